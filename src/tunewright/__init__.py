@@ -1,0 +1,26 @@
+"""Tunewright: fine-tune open models on your own examples, and prove what that bought.
+
+Importing the package loads no torch; names are resolved when they are first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Run": "tunewright.finetune",
+    "finetune": "tunewright.finetune",
+    "Score": "tunewright.core.scores",
+    "TunewrightError": "tunewright.core.errors",
+}
+__all__ = ["Run", "Score", "TunewrightError", "__version__", "finetune"]
+
+
+def __getattr__(name: str) -> Any:
+    """Public names, imported on first use (PEP 562)."""
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'tunewright' has no attribute '{name}'")

@@ -1,0 +1,195 @@
+"""Trees become tensors, in one of two layouts that carry the same targets.
+
+Shape suffixes: B sequences, T tokens of a sequence, N targets, S segments, D width, V vocabulary, H heads, L tokens of a segment.
+
+*Forest* layout: one sequence (B = 1) that holds every segment once; `layout` tells attention who sees whom.
+*Padded* layout: one sequence for each leaf, holding its whole path, padded to the longest; any transformers model can take it.
+In both, target n is predicted from the hidden state at flat position `rows_N[n]` of the B*T positions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from tunewright.data.forest import Tree
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Who sees whom in a forest row.
+
+    Args:
+        lengths: tokens of each segment, in the order in which they stand in the row.
+        paths: for each segment, the indexes of its ancestors from the root down (empty for a root).
+    """
+
+    lengths: tuple[int, ...]
+    paths: tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One forward pass worth of trees, as tensors.
+
+    Args:
+        tokens_BT, positions_BT: token ids and their positions.
+        mask_BT: 1 at real tokens (padded layout), None in the forest layout.
+        layout: who sees whom (forest layout), None in the padded layout.
+        source_BT, source_mask_BT: the encoder's side of an encoder-decoder batch, else None.
+        rows_N: flat position of the hidden state that predicts each target.
+        targets_N: the token to predict; weights_N: how much it counts; owners_N: the segment it belongs to.
+        labels_S: class of each labelled segment (-1: none); spans_S2: flat start and end of each segment.
+        row_S: index of the user's row that each segment came from.
+    """
+
+    tokens_BT: Tensor
+    positions_BT: Tensor
+    rows_N: Tensor
+    targets_N: Tensor
+    weights_N: Tensor
+    owners_N: Tensor
+    labels_S: Tensor
+    spans_S2: Tensor
+    row_S: Tensor
+    layout: Layout | None = None
+    mask_BT: Tensor | None = None
+    source_BT: Tensor | None = None
+    source_mask_BT: Tensor | None = None
+
+    @property
+    def tokens(self) -> int:
+        """Positions computed, padding included."""
+        return self.tokens_BT.numel() + (self.source_BT.numel() if self.source_BT is not None else 0)
+
+    def to(self, device: torch.device) -> Batch:
+        """The same batch with every tensor on `device`."""
+        if self.tokens_BT.device == device:
+            return self
+        moved = {name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)}
+        return replace(self, **moved)
+
+
+class _Collector:
+    """Gathers targets and segments while sequences are laid out; shared by the layouts so that they cannot drift apart."""
+
+    def __init__(self) -> None:
+        self.rows: list[int] = []
+        self.targets: list[int] = []
+        self.weights: list[float] = []
+        self.owners: list[int] = []
+        self.labels: list[int] = []
+        self.spans: list[tuple[int, int]] = []
+        self.row: list[int] = []
+
+    def add(self, tree: Tree, index: int, start: int, before: int | None) -> None:
+        """Record segment `index` of `tree`, standing at flat `start`; `before` is the flat position that precedes it."""
+        segment = tree.segments[index]
+        owner = len(self.spans)
+        for offset, weight in enumerate(segment.targets):
+            if weight <= 0:
+                continue
+            predictor = start + offset - 1 if offset else before
+            if predictor is None:
+                raise ValueError("the first token of a root cannot be a target: nothing stands before it")
+            self.rows.append(predictor)
+            self.targets.append(segment.tokens[offset])
+            self.weights.append(weight)
+            self.owners.append(owner)
+        self.labels.append(-1 if segment.label is None else segment.label)
+        self.spans.append((start, start + len(segment.tokens)))
+        self.row.append(segment.row)
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {
+            "rows_N": torch.tensor(self.rows, dtype=torch.long),
+            "targets_N": torch.tensor(self.targets, dtype=torch.long),
+            "weights_N": torch.tensor(self.weights, dtype=torch.float32),
+            "owners_N": torch.tensor(self.owners, dtype=torch.long),
+            "labels_S": torch.tensor(self.labels, dtype=torch.long),
+            "spans_S2": torch.tensor(self.spans, dtype=torch.long).reshape(-1, 2),
+            "row_S": torch.tensor(self.row, dtype=torch.long),
+        }
+
+
+def forest(trees: Sequence[Tree]) -> Batch:
+    """The forest layout: every segment once, in one sequence."""
+    found = _Collector()
+    tokens: list[int] = []
+    positions: list[int] = []
+    lengths: list[int] = []
+    paths: list[tuple[int, ...]] = []
+    for tree in trees:
+        first = len(lengths)
+        ends: list[int] = []
+        for index, segment in enumerate(tree.segments):
+            start, depth = len(tokens), tree.depth(index)
+            found.add(tree, index, start, None if segment.parent is None else ends[segment.parent] - 1)
+            tokens.extend(segment.tokens)
+            positions.extend(range(depth, depth + len(segment.tokens)))
+            lengths.append(len(segment.tokens))
+            paths.append(tuple(first + ancestor for ancestor in tree.path(index)[:-1]))
+            ends.append(len(tokens))
+    return Batch(
+        tokens_BT=torch.tensor([tokens], dtype=torch.long),
+        positions_BT=torch.tensor([positions], dtype=torch.long),
+        layout=Layout(tuple(lengths), tuple(paths)),
+        **found.tensors(),
+    )
+
+
+def padded(trees: Sequence[Tree], pad: int) -> Batch:
+    """The padded layout: each leaf with its whole path as one sequence.
+
+    A segment shared by several leaves is computed once a leaf, but its targets and its label count once, as in the forest.
+    """
+    found = _Collector()
+    sequences = [(tree, leaf) for tree in trees for leaf in tree.leaves()]
+    longest = max(sum(len(tree.segments[index].tokens) for index in tree.path(leaf)) for tree, leaf in sequences)
+    tokens = torch.full((len(sequences), longest), pad, dtype=torch.long)
+    mask = torch.zeros((len(sequences), longest), dtype=torch.long)
+    counted: set[tuple[int, int]] = set()
+    for number, (tree, leaf) in enumerate(sequences):
+        column = 0
+        for index in tree.path(leaf):
+            segment = tree.segments[index]
+            start = number * longest + column
+            if (id(tree), index) not in counted:
+                counted.add((id(tree), index))
+                found.add(tree, index, start, start - 1 if column else None)
+            tokens[number, column : column + len(segment.tokens)] = torch.tensor(segment.tokens, dtype=torch.long)
+            mask[number, column : column + len(segment.tokens)] = 1
+            column += len(segment.tokens)
+    positions = torch.arange(longest).expand(len(sequences), longest)
+    return Batch(tokens_BT=tokens, positions_BT=positions, mask_BT=mask, **found.tensors())
+
+
+def sequence_to_sequence(trees: Sequence[Tree], pad: int, start_token: int) -> Batch:
+    """The layout of encoder-decoders: a tree's root is read by the encoder, each child is written by the decoder.
+
+    The decoder is fed the child shifted right behind `start_token`, so target j is predicted from decoder position j.
+    """
+    found = _Collector()
+    pairs = [(tree, leaf) for tree in trees for leaf in tree.leaves()]
+    if any(len(tree.path(leaf)) != 2 for tree, leaf in pairs):
+        raise ValueError("an encoder-decoder reads trees of a root (encoder) with children (decoder)")
+    sources = [tree.segments[0].tokens for tree, _ in pairs]
+    answers = [tree.segments[leaf].tokens for tree, leaf in pairs]
+    wide, long = max(map(len, sources)), max(map(len, answers))
+    source = torch.full((len(pairs), wide), pad, dtype=torch.long)
+    source_mask = torch.zeros_like(source)
+    decoder = torch.full((len(pairs), long), pad, dtype=torch.long)
+    mask = torch.zeros_like(decoder)
+    for number, (tree, leaf) in enumerate(pairs):
+        source[number, : len(sources[number])] = torch.tensor(sources[number], dtype=torch.long)
+        source_mask[number, : len(sources[number])] = 1
+        shifted = (start_token, *answers[number][:-1])
+        decoder[number, : len(shifted)] = torch.tensor(shifted, dtype=torch.long)
+        mask[number, : len(shifted)] = 1
+        # `add` says "token at start+j is predicted from start+j-1": standing one to the right undoes the shift.
+        found.add(tree, leaf, number * long + 1, number * long)
+    positions = torch.arange(long).expand(len(pairs), long)
+    return Batch(decoder, positions, mask_BT=mask, source_BT=source, source_mask_BT=source_mask, **found.tensors())

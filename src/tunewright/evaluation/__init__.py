@@ -1,0 +1,1 @@
+"""Floor 4: tasks, approaches, evaluation, the report."""

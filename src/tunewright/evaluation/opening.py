@@ -1,0 +1,109 @@
+"""Opening what a user names - a base, a run, an adapter - as an engine that answers."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tunewright.core.configuration import build, parse_yaml
+from tunewright.core.errors import BaseModelError
+from tunewright.data.rendering import Renderer, Rendering
+from tunewright.engine.engine import Engine
+from tunewright.engine.probe import Probed, probe
+from tunewright.engine.settings import Sampling
+from tunewright.evaluation.tuned import Tuned
+from tunewright.methods import Tuning
+from tunewright.methods.lora import from_peft
+from tunewright.models import Model
+from tunewright.models.heads import ClassificationHead
+from tunewright.models.loading import load, load_folder, resolve
+from tunewright.models.sources import folder_of
+from tunewright.objectives import Objective
+from tunewright.objectives import room as objectives
+from tunewright.objectives.sft import SFT
+
+
+@dataclass
+class Opened:
+    """A base or a tuned model, ready to answer.
+
+    Args:
+        tuning: the attached change, when `name` is a run or an adapter; None for a plain base.
+        objective: what it was tuned for; `sft` for a plain base.
+        settings: the resolved run file of a run, else empty.
+    """
+
+    name: str
+    model: Model
+    engine: Engine
+    renderer: Renderer
+    objective: Objective
+    probed: Probed
+    labels: tuple[str, ...] = ()
+    tuning: Tuning | None = None
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    def approach(self, sampling: Sampling) -> Tuned:
+        """The model as an approach that answers rows."""
+        return Tuned(self.engine, self.renderer, self.objective, labels=self.labels, sampling=sampling, name=self.name)
+
+
+def open_model(name: str, *, force: bool = False) -> Opened:
+    """Load a hub id, a folder, a run, an adapter or `embedded`, with everything it was tuned with.
+
+    Args:
+        force: use an adapter although its base is not the one it was made on.
+
+    Raises:
+        BaseModelError: it cannot be found, is damaged, or its base has changed since.
+    """
+    found = resolve(name)
+    settings = _settings(name)
+    renderer_settings = build(Rendering, settings.get("rendering", {}))
+    objective: Objective = objectives.make(settings["objective"]) if settings.get("objective") else SFT()
+    tuning: Tuning | None = None
+    if found.adapter is None:
+        model = load(name)
+        place = folder_of(found)
+    else:
+        place = found.adapter
+        model = _base_of(name, found.base_of_adapter, settings)
+        _same_base(name, model, place, force)
+        if (place / "adapter_config.json").is_file():
+            tuning = from_peft(place).attach(model, 0)
+            tuning.load(place)
+    head = ClassificationHead.load(place) if (place / "head.json").is_file() else None
+    probed = probe(model)
+    engine = Engine(
+        model, layout=probed.layout, position_offset=probed.position_offset, own_head=probed.own_head, head=head
+    )
+    renderer = Renderer(model.tokenizer, model.kind, model.context, renderer_settings)
+    labels = head.labels if head is not None else tuple((settings.get("objective") or {}).get("labels", ()))
+    return Opened(name, model, engine, renderer, objective, probed, labels, tuning, settings)
+
+
+def _settings(name: str) -> dict[str, Any]:
+    path = Path(name) / "run.yaml"
+    return parse_yaml(path.read_text(encoding="utf-8"), str(path)) if path.is_file() else {}
+
+
+def _base_of(name: str, base: str | None, settings: dict[str, Any]) -> Model:
+    asked = settings.get("base") or base
+    if not asked:
+        raise BaseModelError("the adapter does not say which base it was made on", where=name, hint="Give it in adapter_config.json.")
+    return load_folder(Path(asked), asked) if Path(asked).is_dir() and not (Path(asked) / "run.yaml").is_file() else load(asked)
+
+
+def _same_base(name: str, model: Model, place: Path, force: bool) -> None:
+    stamp = place / "base.json"
+    if force or not stamp.is_file():
+        return  # adapters of other makers carry no stamp
+    wanted = json.loads(stamp.read_text(encoding="utf-8"))["fingerprint"]
+    if wanted != model.fingerprint:
+        raise BaseModelError(
+            f"the adapter was made on another base (fingerprint {wanted[:12]}, this one is {model.fingerprint[:12]})",
+            where=name,
+            hint="Use the base it was made on, or --force if you know that they fit.",
+        )

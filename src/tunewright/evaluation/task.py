@@ -1,0 +1,51 @@
+"""A task is rows and how they are measured; an approach is whatever answers them. Prompting, retrieval and tuning all are approaches."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tunewright.data.rows import Row
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What an approach answered to one row.
+
+    Args:
+        text: the label or the text; None where this row was only scored.
+        loss: mean negative log-likelihood of the reference, per token (or of the right label); None where there is no model.
+        tokens: reference tokens that `loss` is the mean of.
+        confidence: probability of the chosen label.
+    """
+
+    text: str | None
+    loss: float | None = None
+    tokens: int = 0
+    confidence: float | None = None
+
+
+class Approach(ABC):
+    """Something that answers rows."""
+
+    name: str
+
+    @abstractmethod
+    def answer(self, rows: Sequence[Row], written: int) -> list[Answer]:
+        """An answer for every row, in order.
+
+        Args:
+            rows: what is asked.
+            written: for how many of the first rows text is written; the rest are scored only (writing is the slow part).
+        """
+
+
+class Always(Approach):
+    """The baseline that reads nothing: one and the same answer."""
+
+    def __init__(self, text: str, name: str) -> None:
+        self.text, self.name = text, name
+
+    def answer(self, rows: Sequence[Row], written: int) -> list[Answer]:
+        return [Answer(self.text) for _ in rows]

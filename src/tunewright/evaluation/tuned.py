@@ -1,0 +1,97 @@
+"""A model as an approach: base or tuned, with label words, a new head, or written text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from tunewright.data.packing import batches_for
+from tunewright.data.rendering import Refusal, Renderer
+from tunewright.data.rows import LabelRow, Row
+from tunewright.engine.engine import Engine
+from tunewright.engine.sampling import sample
+from tunewright.engine.settings import Sampling
+from tunewright.evaluation.task import Answer, Approach
+from tunewright.objectives import Objective
+from tunewright.objectives.classification import Classification
+
+BUDGET = 4096  # tokens of one forward pass without gradients
+
+
+class Tuned(Approach):
+    """Answers with an engine as it stands: within `tuning.disabled()` that is the base.
+
+    Args:
+        labels: the labels in the order of the head, or the label words; empty for text.
+        sampling: how text is written.
+    """
+
+    def __init__(
+        self, engine: Engine, renderer: Renderer, objective: Objective, *, labels: Sequence[str] = (), sampling: Sampling, name: str
+    ) -> None:
+        self.engine, self.renderer, self.objective = engine, renderer, objective
+        self.labels, self.sampling, self.name = tuple(labels), sampling, name
+
+    def answer(self, rows: Sequence[Row], written: int) -> list[Answer]:
+        with self.engine.evaluating():
+            if isinstance(self.objective, Classification):
+                return self._by_head(rows) if self.objective.with_head else self._by_words(rows)
+            return self._by_text(rows, written)
+
+    def _by_head(self, rows: Sequence[Row]) -> list[Answer]:
+        planted = self.objective.plant(rows, self.renderer)
+        trees = [item.tree for item in planted if not isinstance(item, Refusal)]
+        found: list[torch.Tensor] = [torch.empty(0)] * len(trees)
+        for chosen in batches_for(trees, BUDGET):
+            logits_SC = self.engine.label_logits(self.engine.collate([trees[index] for index in chosen]))
+            for index, logits_C in zip(chosen, logits_SC.log_softmax(dim=1).cpu(), strict=True):
+                found[index] = logits_C
+        waiting = iter(found)
+        return [
+            Answer("") if isinstance(item, Refusal) else self._chosen(next(waiting), row)
+            for item, row in zip(planted, rows, strict=True)
+        ]
+
+    def _by_words(self, rows: Sequence[Row]) -> list[Answer]:
+        """log p(label | text) = sum of its tokens' log p, made comparable by a softmax over the labels."""
+        trees = [self.renderer.options(row, self.labels) for row in rows]
+        found: list[torch.Tensor] = [torch.empty(0)] * len(trees)
+        for chosen in batches_for(trees, BUDGET):
+            scores_N, batch = self.engine.score([trees[index] for index in chosen])
+            sums_S = torch.zeros(len(batch.labels_S), device=scores_N.device).index_add_(0, batch.owners_N, scores_N)
+            begin = 0
+            for index in chosen:
+                # an encoder-decoder batch lists the children only, a forest the root before them
+                size = len(self.labels) + (0 if batch.source_BT is not None else 1)
+                found[index] = sums_S[begin : begin + size][-len(self.labels) :].log_softmax(dim=0).cpu()
+                begin += size
+        return [self._chosen(scores_C, row) for scores_C, row in zip(found, rows, strict=True)]
+
+    def _chosen(self, log_probabilities_C: torch.Tensor, row: Row) -> Answer:
+        best = int(log_probabilities_C.argmax())
+        right = self.labels.index(row.label) if isinstance(row, LabelRow) and row.label in self.labels else None
+        loss = None if right is None else -float(log_probabilities_C[right])
+        return Answer(self.labels[best], loss, 1, float(log_probabilities_C[best].exp()))
+
+    def _by_text(self, rows: Sequence[Row], written: int) -> list[Answer]:
+        losses = self._losses(rows)
+        prompts = [self.renderer.prompt(row, room=self.sampling.max_new_tokens) for row in rows[:written] if row.target_text()]
+        samples = iter(sample(self.engine, prompts, self.sampling, ends=frozenset(self.renderer.stops)) if prompts else [])
+        answers = []
+        for number, (row, (loss, tokens)) in enumerate(zip(rows, losses, strict=True)):
+            text = self.renderer.decode(next(samples).tokens) if number < written and row.target_text() else None
+            answers.append(Answer(text, loss, tokens))
+        return answers
+
+    def _losses(self, rows: Sequence[Row]) -> list[tuple[float | None, int]]:
+        planted = [(item.row, item.tree) for item in self.objective.plant(rows, self.renderer) if not isinstance(item, Refusal)]
+        sums, counts = [0.0] * len(rows), [0] * len(rows)
+        trees = [tree for _, tree in planted]
+        for chosen in batches_for(trees, BUDGET):
+            scores_N, batch = self.engine.score([trees[index] for index in chosen])
+            owners = batch.row_S[batch.owners_N].tolist()
+            for row, score in zip(owners, scores_N.tolist(), strict=True):
+                sums[row] -= score
+                counts[row] += 1
+        return [(total / count if count else None, count) for total, count in zip(sums, counts, strict=True)]

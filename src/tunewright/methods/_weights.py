@@ -1,0 +1,98 @@
+"""Tunings that change the base's own weights: what `full`, `selective` and `head` have in common."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tunewright.core.errors import BaseModelError, ConfigurationError
+from tunewright.methods import Tuning
+
+if TYPE_CHECKING:
+    from torch.nn import Parameter
+
+    from tunewright.models import Model
+
+
+class WeightsTuning(Tuning):
+    """The trained part of a network's own weights, with the base's values kept to compare with.
+
+    Args:
+        model: the network whose weights change.
+        chosen: the parameters that are trained, by name; everything else is frozen here.
+    """
+
+    def __init__(self, model: Model, chosen: dict[str, Parameter]) -> None:
+        self.model, self.chosen = model, chosen
+        for name, parameter in model.network.named_parameters():
+            parameter.requires_grad_(name in chosen)
+        self.originals = {name: parameter.detach().clone() for name, parameter in chosen.items()}
+
+    @property
+    def folder_name(self) -> str:
+        return "model"
+
+    def parameters(self) -> dict[str, Parameter]:
+        return self.chosen
+
+    @contextlib.contextmanager
+    def disabled(self) -> Iterator[None]:
+        tuned = {name: parameter.data for name, parameter in self.chosen.items()}
+        for name, parameter in self.chosen.items():
+            parameter.data = self.originals[name]
+        try:
+            yield
+        finally:
+            for name, parameter in self.chosen.items():
+                parameter.data = tuned[name]
+
+    def merge(self) -> None:
+        """Nothing to do: the change already is in the weights. The base's values are forgotten."""
+        self.originals = {}
+
+    def save(self, folder: Path) -> None:
+        """A whole Hugging Face model folder: safetensors, configuration, tokenizer."""
+        self.model.network.save_pretrained(folder, safe_serialization=True)
+        self.model.tokenizer.save_pretrained(folder)
+
+    def load(self, folder: Path) -> None:
+        import torch
+        from safetensors import safe_open
+
+        files = sorted(folder.glob("*.safetensors"))
+        if not files:
+            raise BaseModelError("holds no safetensors weights", where=str(folder))
+        waiting = dict(self.chosen)
+        for file in files:
+            with safe_open(file, framework="pt") as stored, torch.no_grad():
+                for name in set(stored.keys()) & set(waiting):
+                    waiting.pop(name).copy_(stored.get_tensor(name))
+        if waiting:
+            raise BaseModelError(f"the trained weight '{sorted(waiting)[0]}' is missing", where=str(folder))
+
+
+def block_indexes(model: Model) -> dict[str, int]:
+    """For each parameter inside a transformer block, the number of the block."""
+    owners = {id(parameter): index for index, block in enumerate(model.blocks) for parameter in block.parameters()}
+    return {name: owners[id(parameter)] for name, parameter in model.network.named_parameters() if id(parameter) in owners}
+
+
+def embedding_names(model: Model) -> set[str]:
+    """The parameters of token and position embeddings and of what normalises them."""
+    from torch import nn
+
+    tables = {id(p) for module in model.network.modules() if isinstance(module, nn.Embedding) for p in module.parameters(recurse=False)}
+    return {
+        name
+        for name, parameter in model.network.named_parameters()
+        if id(parameter) in tables or any("embed" in part for part in name.split(".")[:-1])
+    }
+
+
+def require_some(chosen: dict[str, Parameter], hint: str) -> dict[str, Parameter]:
+    """`chosen`, or an error when it is empty."""
+    if not chosen:
+        raise ConfigurationError("the selection is empty: no weight of the base would be trained", where="method", hint=hint)
+    return chosen

@@ -1,0 +1,183 @@
+"""LoRA: a low-rank change beside frozen linear layers."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from pydantic import Field, field_validator
+
+from tunewright.core.errors import BaseModelError
+from tunewright.core.seeds import derive
+from tunewright.methods import Method, Tuning
+
+if TYPE_CHECKING:
+    from torch.nn import Parameter
+
+    from tunewright.engine.lora_linear import LoRALinear
+    from tunewright.models import Model
+
+PEFT_TASKS = {"decoder": "CAUSAL_LM", "encoder": "FEATURE_EXTRACTION", "encoder_decoder": "SEQ_2_SEQ_LM"}
+
+
+class LoRA(Method):
+    """Adds a trainable low-rank product to chosen linear layers of a frozen base.
+
+    y = W x + b + (alpha / rank) B A x, with A [rank, inputs] and B [outputs, rank]; B starts at zero, so training starts at the
+    base. With `rank_stabilized`, alpha / sqrt(rank).
+
+    Source: Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", arXiv 2106.09685; rank stabilisation: arXiv 2312.03732.
+    Cost: rank * (inputs + outputs) parameters a layer; about two thirds of the time and, without gradients and moments of
+    the base, about a quarter of the memory of full tuning.
+    Use when: a few hundred to tens of thousands of examples; many tunings of one base. Avoid when: the base must learn much that
+    is new (continued pre-training on a new language): full tuning has the room.
+    Raises: `ConfigurationError` for a target that matches nothing, also when others match.
+    """
+
+    default_learning_rate: ClassVar[float] = 1e-3
+
+    rank: int | None = Field(None, ge=1, le=4096, description="inner width of the change; by the number of rows when not given")
+    alpha: float | None = Field(None, gt=0, le=1e5, description="scale times rank; 2 * rank when not given")
+    dropout: float = Field(0.0, ge=0, lt=1, description="probability of dropping an input of A")
+    targets: tuple[str, ...] = Field(("linear",), min_length=1, description="sites, module names or patterns")
+    rank_stabilized: bool = Field(False, description="scale by alpha / sqrt(rank) instead of alpha / rank")
+
+    @field_validator("targets", mode="before")
+    @classmethod
+    def _one_or_many(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str) else value
+
+    def settled(self, rows: int) -> tuple[LoRA, dict[str, str]]:
+        if self.rank is not None:
+            return self, {}
+        rank = 8 if rows < 200 else 16 if rows < 10_000 else 32
+        return self.model_copy(update={"rank": rank}), {"method.rank": f"{rank}: {rows} training rows"}
+
+    @property
+    def width(self) -> int:
+        """The rank that is used: 16 where nothing decided otherwise."""
+        return 16 if self.rank is None else self.rank
+
+    @property
+    def scale(self) -> float:
+        """What B A x is multiplied by."""
+        alpha = 2.0 * self.width if self.alpha is None else self.alpha
+        return alpha / (self.width**0.5 if self.rank_stabilized else self.width)
+
+    def attach(self, model: Model, seed: int) -> LoRATuning:
+        """Put a `LoRALinear` at every target and freeze the base."""
+        from tunewright.engine.lora_linear import LoRALinear, replace_module
+        from tunewright.models.sites import find
+
+        hosts = find(model.network, self.targets)
+        model.network.requires_grad_(False)
+        layers = {}
+        for path, host in hosts.items():
+            layers[path] = LoRALinear(host, self.width, self.scale, self.dropout, derive(seed, "lora", path))
+            replace_module(model.network, path, layers[path])
+        return LoRATuning(model, self, layers)
+
+
+class LoRATuning(Tuning):
+    """The attached layers of one LoRA."""
+
+    def __init__(self, model: Model, method: LoRA, layers: dict[str, LoRALinear]) -> None:
+        self.model, self.method, self.layers = model, method, layers
+
+    def parameters(self) -> dict[str, Parameter]:
+        return {
+            f"{path}.lora_{letter}.weight": parameter
+            for path, layer in self.layers.items()
+            for letter, parameter in (("A", layer.A_RI), ("B", layer.B_OR))
+        }
+
+    @contextlib.contextmanager
+    def disabled(self) -> Iterator[None]:
+        for layer in self.layers.values():
+            layer.enabled = False
+        try:
+            yield
+        finally:
+            for layer in self.layers.values():
+                layer.enabled = True
+
+    def merge(self) -> None:
+        import torch
+
+        from tunewright.engine.lora_linear import replace_module
+
+        with torch.no_grad():
+            for path, layer in self.layers.items():
+                layer.weight.add_(layer.change())
+                replace_module(self.model.network, path, layer.host)
+        self.layers = {}
+
+    def save(self, folder: Path) -> None:
+        """PEFT's format: `adapter_config.json` and `adapter_model.safetensors`."""
+        from safetensors.torch import save_file
+
+        tensors = {f"base_model.model.{name}": value.contiguous().cpu() for name, value in self.state()}
+        save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+        facts = {
+            "peft_type": "LORA",
+            "task_type": PEFT_TASKS[self.model.kind],
+            "base_model_name_or_path": self.model.base,
+            "r": self.method.width,
+            "lora_alpha": self.method.scale * (self.method.width**0.5 if self.method.rank_stabilized else self.method.width),
+            "lora_dropout": self.method.dropout,
+            "use_rslora": self.method.rank_stabilized,
+            "target_modules": sorted(self.layers),
+            "fan_in_fan_out": any(layer.transposed for layer in self.layers.values()),
+            "bias": "none",
+            "inference_mode": True,
+        }
+        (folder / "adapter_config.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+
+    def load(self, folder: Path) -> None:
+        """Read PEFT's format back into the layers that stand."""
+        import torch
+        from safetensors.torch import load_file
+
+        stored = {name.removeprefix("base_model.model."): value for name, value in load_file(folder / "adapter_model.safetensors").items()}
+        own = self.parameters()
+        if set(stored) != set(own):
+            odd = sorted(set(stored) ^ set(own))[0]
+            raise BaseModelError(f"the adapter and this base do not have the same places (first difference: '{odd}')", where=str(folder))
+        with torch.no_grad():
+            for name, parameter in own.items():
+                if parameter.shape != stored[name].shape:
+                    given = tuple(stored[name].shape)
+                    raise BaseModelError(f"'{name}' is {given} in the adapter and {tuple(parameter.shape)} here", where=str(folder))
+                parameter.copy_(stored[name])
+
+
+def from_peft(folder: Path) -> LoRA:
+    """The LoRA that a PEFT adapter folder describes.
+
+    Raises:
+        BaseModelError: the adapter is of another kind, or uses an option that is not computed here; it is named.
+    """
+    facts = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+    if facts.get("peft_type") != "LORA":
+        raise BaseModelError(f"the adapter is of type {facts.get('peft_type')}", where=str(folder), allowed=["LORA"])
+    unsupported = ("use_dora", "use_qalora", "alora_invocation_tokens", "layer_replication", "modules_to_save", "rank_pattern", "alpha_pattern")
+    used = [name for name in (*unsupported, "trainable_token_indices", "target_parameters") if facts.get(name)]
+    if used or facts.get("bias", "none") != "none" or facts.get("lora_bias"):
+        named = ", ".join(used) or "bias"
+        raise BaseModelError(f"the adapter uses {named}, which is not supported", where=str(folder), hint="Merge it with PEFT first.")
+    targets = facts["target_modules"]
+    # PEFT reads a string as a regular expression over the whole path, a list as names or path ends.
+    chosen = ("linear",) if targets == "all-linear" else (f"re:{targets}",) if isinstance(targets, str) else tuple(targets)
+    layers = facts.get("layers_to_transform")
+    if layers is not None:
+        raise BaseModelError("the adapter uses layers_to_transform, which is not supported", where=str(folder), hint="Merge it with PEFT first.")
+    return LoRA(
+        rank=facts["r"],
+        alpha=facts["lora_alpha"],
+        dropout=facts.get("lora_dropout", 0.0),
+        rank_stabilized=bool(facts.get("use_rslora")),
+        targets=chosen,
+    )

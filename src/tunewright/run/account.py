@@ -1,0 +1,186 @@
+"""The account of a run: everything that happened, put into the shape of a report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, Literal
+
+from tunewright.core.surroundings import code_hash, machine, versions
+from tunewright.core.units import count_text
+from tunewright.data.ledger import Findings
+from tunewright.evaluation import predictions
+from tunewright.evaluation.measuring import LOSS, direction, measures
+from tunewright.evaluation.report.schema import (
+    ConfusionTables,
+    Cost,
+    Curves,
+    Data,
+    Environment,
+    Finding,
+    Lengths,
+    Report,
+    Series,
+    Settings,
+    Subject,
+    Targets,
+)
+from tunewright.evaluation.report.verdict import judge
+from tunewright.evaluation.task import Answer
+from tunewright.metrics import room as metrics
+from tunewright.metrics.statistics.confusion import confusion, label_order
+from tunewright.objectives import room as objectives
+from tunewright.objectives.classification import Classification
+from tunewright.methods import room as methods
+from tunewright.run.workshop import Workshop
+from tunewright.training.around import Best
+from tunewright.training.estimate import peak_memory
+
+
+def account(shop: Workshop, best: Best, before: Sequence[Answer], after: Sequence[Answer]) -> Report:
+    """The report of a finished run.
+
+    Args:
+        before, after: what the baseline and the tuned model answered to the test rows.
+    """
+    found = tuple(measures(shop.metrics, before, after, shop.dataset.test, shop.run.seed)) if shop.dataset.test else ()
+    note = "the base has no head for these labels, so it is compared with always answering the most frequent one" if shop.has_new_head else ""
+    curves = _curves(shop, best)
+    return Report(
+        name=shop.folder.path.name,
+        created=datetime.now().astimezone().isoformat(timespec="seconds"),
+        verdict=judge(found, curves, note),
+        subject=_subject(shop),
+        measures=found,
+        baseline_note=note,
+        curves=curves,
+        data=data_of(str(shop.run.data.train), shop.dataset.findings),
+        targets=_targets(shop),
+        rows=predictions.best_and_worst(shop.dataset.test, before, after),
+        confusion=_confusion(shop, before, after),
+        settings=Settings(values=shop.run.model_dump(mode="json"), reasons=shop.reasons),
+        environment=Environment(machine=machine(), versions=versions(), hashes=_hashes(shop)),
+        cost=_cost(shop),
+        warnings=tuple(shop.warnings),
+    )
+
+
+def _subject(shop: Workshop) -> Subject:
+    model, precision = shop.model, shop.engine.precision
+    settings = ", ".join(f"{key} {value}" for key, value in shop.run.method.model_dump(mode="json", exclude_defaults=True).items())
+    task: Literal["classification", "generation"] = "classification" if isinstance(shop.objective, Classification) else "generation"
+    return Subject(
+        base=shop.run.base,
+        base_description=f"{model.family} {model.kind.replace('_', '-')}, {count_text(shop.estimate.parameters)} parameters, {precision}",
+        method=methods.name_of(shop.run.method),
+        method_description=settings,
+        objective=objectives.name_of(shop.objective),
+        task=task,
+        weights="peft_adapter" if shop.tuning.folder_name == "adapter" else "full_model",
+    )
+
+
+def _curves(shop: Workshop, best: Best) -> Curves:
+    steps = shop.folder.logged()
+    numbers = tuple(step["number"] for step in steps)
+    names = list(dict.fromkeys([*shop.base_validation, *(name for step in steps for name in step["validation"])]))
+    return Curves(
+        train_loss=Series(title="Training loss", steps=numbers, values=tuple(step["loss"] for step in steps)),
+        validation=tuple(_validation(name, shop.base_validation, steps) for name in names),
+        learning_rate=Series(title="Learning rate", steps=numbers, values=tuple(step["learning_rate"] for step in steps)),
+        gradient_norm=Series(title="Gradient norm", steps=numbers, values=tuple(step["gradient_norm"] for step in steps)),
+        kept_step=best.step or None,
+    )
+
+
+def _validation(name: str, base: Mapping[str, float], steps: Sequence[Mapping[str, Any]]) -> Series:
+    points = [(0, base[name])] if name in base else []
+    points += [(step["number"], step["validation"][name]) for step in steps if name in step["validation"]]
+    return Series(
+        title="Validation loss" if name == LOSS else f"Validation {metrics[name].title}",
+        steps=tuple(number for number, _ in points),
+        values=tuple(value for _, value in points),
+        higher_is_better=direction(name),
+        percent=name != LOSS and metrics[name].percent,
+    )
+
+
+def data_of(source: str, findings: Findings) -> Data:
+    """What the data room found, in the words of the report."""
+    groups: dict[str, list[Finding]] = {"duplicates": [], "leakage": [], "other": []}
+    for name, facts in findings.found.items():
+        if facts["found"]:
+            place = "leakage" if "leak" in name else "duplicates" if "duplicate" in name else "other"
+            action = f"{facts['dropped']} dropped" if facts["dropped"] else "kept, on one side of each split" if place == "duplicates" else "kept"
+            examples = tuple(_example(example) for example in facts["examples"])
+            groups[place].append(Finding(name=name.replace("_", " "), count=facts["found"], examples=examples, action=action))
+    dropped = tuple(
+        Finding(name=kind.replace("_", " "), count=facts["count"], examples=tuple(_example(one) for one in facts["examples"]), action="dropped")
+        for kind, facts in findings.dropped.items()
+    )
+    lengths = {
+        split: Lengths(shortest=0, median=sides["input"]["p50"], percentile_95=sides["input"]["p95"], longest=sides["input"]["max"], unit="characters of input")
+        for split, sides in findings.lengths.items()
+    }
+    others = [f"{finding.name}: {finding.count} ({finding.action})" for finding in groups["other"]]
+    return Data(
+        source=source,
+        shape=f"{findings.shape} ({findings.why})",
+        read=sum(findings.read.values()),
+        kept=sum(findings.kept.values()),
+        splits=findings.kept,
+        dropped=dropped,
+        duplicates=tuple(groups["duplicates"]),
+        leakage=tuple(groups["leakage"]),
+        labels=findings.labels,
+        lengths=lengths,
+        notes=tuple([*others, *findings.notes]),
+    )
+
+
+def _example(example: Any) -> str:
+    return example if isinstance(example, str) else "; ".join(str(value) for value in example.values())
+
+
+def _targets(shop: Workshop) -> Targets:
+    counts = shop.targets
+    first = [shop.engine.collate(trees) for trees in shop.plan.micro_batches(0)]
+    real = sum(tree.size for trees in shop.plan.micro_batches(0) for tree in trees)
+    return Targets(
+        rows=counts.rows,
+        tokens=counts.tokens,
+        trained_tokens=counts.trained,
+        rows_without_targets=sum(entry.rows for entry in counts.refused),
+        truncated_rows=counts.truncated_rows,
+        packing_efficiency=min(1.0, real / sum(batch.tokens for batch in first)),
+        layout=shop.probed.layout,
+        layout_reason=shop.probed.reason,
+        probe_difference=shop.probed.difference if shop.probed.difference < 1e9 else None,
+    )
+
+
+def _confusion(shop: Workshop, before: Sequence[Answer], after: Sequence[Answer]) -> ConfusionTables | None:
+    if not isinstance(shop.objective, Classification) or not shop.dataset.test:
+        return None
+    references = [row.target_text() for row in shop.dataset.test]
+    base, tuned = [answer.text or "" for answer in before], [answer.text or "" for answer in after]
+    order = label_order(references, base, tuned)
+    return ConfusionTables(labels=order, base=confusion(base, references, order).matrix, tuned=confusion(tuned, references, order).matrix)
+
+
+def _hashes(shop: Workshop) -> dict[str, str]:
+    return {**shop.folder.manifest["hashes"], "base": shop.model.fingerprint, "code": code_hash()}
+
+
+def _cost(shop: Workshop) -> Cost:
+    steps = shop.folder.logged()
+    tokens, seconds = sum(step["tokens"] for step in steps), sum(step["seconds"] for step in steps)
+    return Cost(
+        stages=shop.seconds,
+        tokens=tokens,
+        tokens_per_second=tokens / seconds if seconds else None,
+        peak_memory=peak_memory(),
+        estimated_memory=shop.estimate.peak,
+        trainable_parameters=shop.estimate.trainable,
+        total_parameters=shop.estimate.parameters,
+    )

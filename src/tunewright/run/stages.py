@@ -1,0 +1,78 @@
+"""The stages of a run once it is set up, in the order in which `finetune` calls them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from tunewright.evaluation.measuring import LOSS, direction, quick
+from tunewright.evaluation.task import Answer
+from tunewright.objectives.classification import Classification
+from tunewright.run import records
+from tunewright.run.account import account
+from tunewright.run.workshop import Workshop
+from tunewright.training import checkpoints
+from tunewright.training.around import Best, checkpointed, stop_early, validated, watched
+from tunewright.training.loop import fit
+
+if TYPE_CHECKING:
+    from tunewright.evaluation.report.schema import Report
+
+
+def measure_base(shop: Workshop) -> None:
+    """The base on validation, before anything is trained: the first point of the curve."""
+    with shop.stage("Measure the base on validation"), shop.tuning.disabled():
+        shop.base_validation = validate(shop)
+        records.update(shop)
+        shop.narrator.say(", ".join(f"{name} {value:.4g}" for name, value in shop.base_validation.items()))
+
+
+def validate(shop: Workshop) -> dict[str, float]:
+    """Loss, metrics that cost nothing (labels), and the metric that is watched, on the validation rows."""
+    rows, monitor = shop.validation_rows(), shop.run.training.monitor
+    labelled = isinstance(shop.objective, Classification)
+    names = list(dict.fromkeys([*(shop.metrics if labelled else ()), *([monitor] if monitor != LOSS else [])]))
+    answers = shop.approach("tuned").answer(rows, written=len(rows) if names else 0)
+    return quick(answers, rows, names)
+
+
+def tune(shop: Workshop, stop_asked: Callable[[], bool]) -> Best:
+    """The loop with everything around it, from the last checkpoint if there is one; ends with the best parameters in place."""
+    training, folder = shop.run.training, shop.folder
+    best = Best(training.monitor, direction(training.monitor))
+    with shop.stage("Tune"):
+        found = checkpoints.restore(folder.checkpoints, shop.engine, best)
+        folder.forget_after(found.step)
+        for refused in found.refused:
+            shop.warn(f"Passed over a damaged checkpoint: {refused}")
+        if not found.finished:
+            steps = fit(shop.engine, shop.objective.loss, shop.plan, shop.pace, start=found.step)
+            steps = validated(steps, training.validate_every or shop.plan.per_epoch, lambda: validate(shop))
+            steps = stop_early(steps, best, shop.engine, training.patience)
+            # Logged before the checkpoint: a line too many is dropped on resume, a missing one could not be made up.
+            steps = watched(steps, lambda step: records.log(shop, step))
+            for _ in checkpointed(steps, training.save_every, lambda step: records.checkpoint(shop, step, best), stop_asked):
+                pass
+        if best.parameters:
+            shop.engine.put_back(best.parameters)
+        shop.engine.check_finite()
+        records.save_tuning(shop)
+    return best
+
+
+def test_once(shop: Workshop) -> tuple[Sequence[Answer], Sequence[Answer]]:
+    """The test rows, for the first and only time: what the base and the tuned model answer to the same ones."""
+    with shop.stage("Test once"):
+        rows, written = shop.dataset.test, shop.run.evaluation.written
+        after = shop.approach("tuned").answer(rows, written)
+        with shop.tuning.disabled():
+            before = shop.baseline().answer(rows, written)
+    return before, after
+
+
+def report(shop: Workshop, best: Best, before: Sequence[Answer], after: Sequence[Answer]) -> Report:
+    """Count, compare, and write the report in all its forms."""
+    with shop.stage("Report"):
+        found = account(shop, best, before, after)
+    records.finish(shop, found, before, after)
+    return found

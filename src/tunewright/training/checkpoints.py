@@ -1,0 +1,107 @@
+"""Checkpoints: written beside their place, synced, hashed and renamed; read newest first, and only when every hash is right.
+
+A checkpoint holds (step, trained tensors, optimizer state, best so far). Everything else of a run is derived from its seed.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from tunewright.core.errors import CheckpointError, StorageError
+from tunewright.core.storage import verify_folder, write_folder
+from tunewright.engine.engine import Engine
+from tunewright.training.around import Best
+from tunewright.training.loop import Step
+
+KEPT = 2  # the newest ones; the best parameters travel inside each
+
+
+class Restored(NamedTuple):
+    """Where a run continues: optimizer steps done, whether training was over, and the checkpoints that had to be passed over."""
+
+    step: int
+    finished: bool
+    refused: list[str]
+
+
+def save(folder: Path, step: Step, engine: Engine, best: Best) -> Path:
+    """Write `folder/step-N`, then drop all but the newest ones.
+
+    Raises:
+        StorageError: disk full or not writable; earlier checkpoints are untouched.
+    """
+    target = folder / f"step-{step.number:07d}"
+    if target.exists():
+        shutil.rmtree(target)
+
+    def fill(place: Path) -> None:
+        _write(place / "parameters.safetensors", {name: parameter.detach() for name, parameter in engine.parameters.items()})
+        _write(place / "optimizer.safetensors", engine.optimizer.state() if engine.optimizer else {})
+        if best.parameters:
+            _write(place / "best.safetensors", best.parameters)
+
+    write_folder(target, fill, step=step.number, finished=step.last, best=best.facts())
+    for old in _newest_first(folder)[KEPT:]:
+        shutil.rmtree(old)
+    return target
+
+
+def restore(folder: Path, engine: Engine, best: Best) -> Restored:
+    """Load the newest readable checkpoint into `engine` and `best`; damaged ones are set aside as `bad-step-N`.
+
+    Raises:
+        CheckpointError: there are checkpoints and none is readable; each is named with its reason.
+    """
+    refused: list[str] = []
+    for place in _newest_first(folder):
+        try:
+            facts = verify_folder(place)
+            parameters = load_file(place / "parameters.safetensors")
+            optimizer = load_file(place / "optimizer.safetensors")
+            best_path = place / "best.safetensors"
+            best_parameters = load_file(best_path) if best_path.exists() else {}
+            _same_names(set(parameters), set(engine.parameters), place)
+        except (StorageError, SafetensorError, OSError) as error:
+            refused.append(f"{place.name}: {error}")
+            place.rename(place.with_name(f"bad-{place.name}"))
+            continue
+        _put_back(engine, best, parameters, optimizer)
+        best.parameters = best_parameters
+        _read_best(best, facts["best"])
+        return Restored(int(facts["step"]), bool(facts["finished"]), refused)
+    if refused:
+        raise CheckpointError("no checkpoint can be read: " + "; ".join(refused), where=str(folder), hint="Start the run again.")
+    return Restored(0, False, refused)
+
+
+def _put_back(engine: Engine, best: Best, parameters: dict[str, Tensor], optimizer: dict[str, Tensor]) -> None:
+    engine.put_back(parameters)
+    if engine.optimizer is not None:
+        engine.optimizer.restore(optimizer)
+
+
+def _read_best(best: Best, facts: dict[str, Any]) -> None:
+    best.value, best.step, best.waited = facts["value"], facts["step"], facts["waited"]
+
+
+def _same_names(stored: set[str], wanted: set[str], place: Path) -> None:
+    if stored != wanted:
+        raise StorageError(f"holds other trained tensors (first difference: {sorted(stored ^ wanted)[0]})", where=str(place))
+
+
+def _newest_first(folder: Path) -> list[Path]:
+    return sorted((path for path in folder.glob("step-*") if path.is_dir()), reverse=True)
+
+
+def _write(path: Path, tensors: dict[str, Tensor]) -> None:
+    try:
+        save_file({name: tensor.contiguous().cpu() for name, tensor in tensors.items()}, path)
+    except SafetensorError as error:
+        # safetensors reports a full disk as an error of its own; the writer of folders knows OSError
+        raise OSError(str(error)) from error

@@ -1,0 +1,129 @@
+"""The one training loop, for every objective and method: a generator of optimizer steps."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import lru_cache
+from typing import Any, Literal
+
+from tunewright.core.errors import DivergedError
+from tunewright.core.seeds import derive
+from tunewright.data.forest import Tree
+from tunewright.data.packing import steps as plan_steps
+from tunewright.engine.batch import Batch
+from tunewright.engine.engine import Engine
+from tunewright.engine.loss import Loss
+from tunewright.training.schedule import factor
+
+
+@dataclass
+class Step:
+    """One optimizer update, and what wrappers learned right after it.
+
+    `number` counts from 1; `validation` is filled where one took place; `last` marks the final step of the run.
+    """
+
+    number: int
+    epoch: float
+    loss: float
+    learning_rate: float
+    gradient_norm: float
+    trained: float
+    tokens: int
+    seconds: float
+    last: bool = False
+    validation: dict[str, float] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The step as `steps.jsonl` keeps it."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Which trees meet in which step: a function of the seed and the step's number, never of history.
+
+    Args:
+        trees: the training rows, planted.
+        batch_size: rows in an optimizer step; the last one of an epoch may be smaller.
+        token_budget: tokens in a forward pass.
+        total: optimizer steps of the whole run.
+    """
+
+    trees: Sequence[Tree]
+    batch_size: int
+    token_budget: int
+    seed: int
+    total: int
+
+    @property
+    def per_epoch(self) -> int:
+        """Optimizer steps in one pass over the rows."""
+        return math.ceil(len(self.trees) / self.batch_size)
+
+    def micro_batches(self, step: int) -> list[list[Tree]]:
+        """The forward passes of optimizer step `step` (0-based)."""
+        epoch, place = divmod(step, self.per_epoch)
+        chosen = _epoch(self, epoch)[place]
+        return [[self.trees[index] for index in batch] for batch in chosen]
+
+    def __hash__(self) -> int:
+        return id(self)
+
+
+@lru_cache(maxsize=2)
+def _epoch(plan: Plan, epoch: int) -> list[list[list[int]]]:
+    return plan_steps(plan.trees, batch_size=plan.batch_size, token_budget=plan.token_budget, seed=plan.seed, epoch=epoch)
+
+
+@dataclass(frozen=True)
+class Pace:
+    """The learning rate over the run, and the clip."""
+
+    learning_rate: float
+    schedule: Literal["linear", "cosine", "constant"] = "linear"
+    warmup_steps: int = 0
+    clip: float | None = 1.0
+
+
+def fit(engine: Engine, loss: Callable[[Engine, Batch], Loss], plan: Plan, pace: Pace, start: int = 0) -> Iterator[Step]:
+    """Train from optimizer step `start` to the end of the plan, yielding after each update.
+
+    Args:
+        engine: has the parameters and the optimizer.
+        loss: the objective's loss of one batch.
+        plan: which rows meet in which step.
+        pace: the learning rate's course.
+        start: optimizer steps already done (a resumed run); nothing is replayed.
+
+    Raises:
+        DivergedError: the loss or the gradients are not finite; the parameters are those of the step before.
+    """
+    engine.model.network.train()
+    if engine.head is not None:
+        engine.head.train()
+    for number in range(start, plan.total):
+        began = time.perf_counter()
+        batches = [engine.collate(trees) for trees in plan.micro_batches(number)]
+        rate = pace.learning_rate * factor(number, plan.total, pace.schedule, pace.warmup_steps)
+        try:
+            engine.forward_backward(batches, loss, derive(plan.seed, "step", number))
+            mean, norm, done = engine.step(rate, pace.clip)
+        except DivergedError as error:
+            raise DivergedError(
+                error.problem, where=f"step {number + 1} of {plan.total}", hint=f"Lower the learning rate (it was {rate:.3g}) and resume or start again."
+            ) from None
+        yield Step(
+            number=number + 1,
+            epoch=(number + 1) / plan.per_epoch,
+            loss=mean,
+            learning_rate=rate,
+            gradient_norm=norm,
+            trained=done.count,
+            tokens=done.tokens,
+            seconds=time.perf_counter() - began,
+            last=number + 1 == plan.total,
+        )

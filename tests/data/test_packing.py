@@ -1,0 +1,103 @@
+"""The planner: everything once, within the budget, the same on every machine, and little waste."""
+
+from __future__ import annotations
+
+import random
+import time
+
+import pytest
+
+from tunewright.core.errors import ConfigurationError
+from tunewright.data.forest import Segment, Tree, single
+from tunewright.data.packing import Cost, batches_for, cost, pack, plan, steps
+
+
+def lognormal(count: int, seed: int = 0, longest: int = 4096) -> list[int]:
+    draw = random.Random(seed)
+    return [max(1, min(longest, int(draw.lognormvariate(5, 0.8)))) for _ in range(count)]
+
+
+def trees_of(lengths: list[int]) -> list[Tree]:
+    return [single(tuple(range(length))) for length in lengths]
+
+
+def test_the_cost_of_a_tree_counts_every_segment_once_and_its_ancestors_in_the_area():
+    assert cost(single((1, 2, 3))) == Cost(3, 9)
+    tree = Tree((Segment((1,) * 10), Segment((1,) * 2, 0), Segment((1,) * 3, 0), Segment((1,) * 4, 2)))
+    assert cost(tree) == Cost(19, 10 * 10 + 2 * 12 + 3 * 13 + 4 * 17)
+
+
+@pytest.mark.parametrize(
+    ("count", "batch_size", "budget"), [(0, 4, 100), (1, 4, 100), (103, 8, 2000), (500, 64, 4096), (50, 100, 64)]
+)
+def test_nothing_is_lost_or_doubled_and_the_budget_holds(count, batch_size, budget):
+    lengths = lognormal(count)
+    epoch = steps(trees_of(lengths), batch_size=batch_size, token_budget=budget, seed=3, epoch=1)
+    assert sorted(index for step in epoch for batch in step for index in batch) == list(range(count))
+    sizes = [sum(len(batch) for batch in step) for step in epoch]
+    assert sizes == [batch_size] * (count // batch_size) + [count % batch_size] * (count % batch_size > 0)
+    for batch in (batch for step in epoch for batch in step):
+        assert sum(lengths[index] for index in batch) <= budget or len(batch) == 1
+
+
+def test_a_plan_depends_on_its_arguments_only():
+    trees = trees_of(lognormal(200))
+    kept = dict(batch_size=16, token_budget=2048)
+    first = [steps(trees, **kept, seed=7, epoch=epoch) for epoch in range(3)]
+    assert steps(trees, **kept, seed=7, epoch=2) == first[2]
+    assert steps(list(trees), **kept, seed=7, epoch=0) == first[0]
+    assert first[0] != first[1] != first[2]
+    assert steps(trees, **kept, seed=8, epoch=0) != first[0]
+    assert plan([cost(tree) for tree in trees], **kept, seed=7, epoch=1) == first[1]
+
+
+def test_a_step_has_the_same_trees_whatever_the_budget():
+    trees = trees_of(lognormal(100))
+    narrow, wide = (steps(trees, batch_size=8, token_budget=budget, seed=1, epoch=0) for budget in (300, 100_000))
+    assert [sorted(sum(step, [])) for step in narrow] == [sorted(sum(step, [])) for step in wide]
+    assert all(len(step) == 1 for step in wide)
+
+
+def test_the_heaviest_micro_batch_comes_first():
+    lengths = lognormal(300)
+    for step in steps(trees_of(lengths), batch_size=64, token_budget=2048, seed=1, epoch=0):
+        totals = [sum(lengths[index] for index in batch) for batch in step]
+        assert totals == sorted(totals, reverse=True)
+
+
+def test_of_equally_full_micro_batches_the_one_with_less_attention_takes_the_next_tree():
+    # Two bins of 6 tokens in 8: one long tree, or (because 5 + 2 + 1 is full) two of 3; the last tree joins the two.
+    costs = [Cost(6, 36), Cost(6, 18), Cost(2, 4)]
+    assert sorted(map(sorted, pack(costs, 8))) == [[0], [1, 2]]
+
+
+def test_little_is_wasted_on_lognormal_lengths():
+    lengths = lognormal(20_000)
+    trees = trees_of(lengths)
+    everything = batches_for(trees, 8192)
+    assert sum(lengths) / (8192 * len(everything)) > 0.99
+    epoch = steps(trees, batch_size=512, token_budget=8192, seed=0, epoch=0)
+    assert sum(lengths) / (8192 * sum(len(step) for step in epoch)) >= 0.9
+
+
+def test_evaluation_batches_hold_everything_once():
+    lengths = [5, 9, 1, 20, 3, 3]
+    batches = batches_for(trees_of(lengths), 10)
+    assert sorted(sum(batches, [])) == list(range(6))
+    assert batches[0] == [3]
+    assert all(sum(lengths[index] for index in batch) <= 10 for batch in batches[1:])
+
+
+def test_fifty_thousand_trees_are_planned_in_a_second():
+    costs = [Cost(length, length * length) for length in lognormal(50_000)]
+    start = time.process_time()
+    plan(costs, batch_size=64, token_budget=4096, seed=0, epoch=0)
+    assert time.process_time() - start < 1
+
+
+@pytest.mark.parametrize("wrong", [{"batch_size": 0}, {"token_budget": 0}])
+def test_senseless_sizes_are_refused(wrong):
+    with pytest.raises(ConfigurationError, match=f"{next(iter(wrong))} must be at least 1, got 0"):
+        steps([], **{"batch_size": 1, "token_budget": 1, "seed": 0, "epoch": 0, **wrong})
+    with pytest.raises(ConfigurationError):
+        batches_for([], 0)

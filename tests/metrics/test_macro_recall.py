@@ -1,0 +1,6 @@
+from tunewright.metrics.macro_recall import MacroRecall
+from tunewright.testing.metric_contract import MetricContract
+
+
+class TestMacroRecall(MetricContract):
+    metric = MacroRecall()
