@@ -9,11 +9,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NamedTuple
 
-from pydantic import BeforeValidator, Field, PlainSerializer
+from pydantic import BeforeValidator, Field, PlainSerializer, field_validator
 
 from tunewright.core import runs
 from tunewright.core.configuration import Strict, build, read_file
-from tunewright.core.errors import RequestError
+from tunewright.core.errors import UnknownNameError
 from tunewright.core.narrator import SILENT, Narrator
 from tunewright.data.reading import DataConfig, read
 from tunewright.data.rendering.settings import Rendering
@@ -21,8 +21,11 @@ from tunewright.engine.settings import Sampling
 from tunewright.methods import Method
 from tunewright.methods import room as methods
 from tunewright.methods.lora import LoRA
+from tunewright.metrics import room as metrics
+from tunewright.models.sources import resolve
 from tunewright.objectives import Objective
 from tunewright.objectives import room as objectives
+from tunewright.run.targets import objective_for
 from tunewright.training.settings import Training
 
 if TYPE_CHECKING:
@@ -36,6 +39,14 @@ class Evaluation(Strict):
     sampling: Sampling = Field(Sampling(), description="how answers are written")
     written: int = Field(200, ge=0, description="test rows for which an answer is written out; loss is measured on all")
     validation_rows: int = Field(1000, ge=1, description="most validation rows looked at while training")
+
+    @field_validator("metrics")
+    @classmethod
+    def _known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        for name in names:
+            if name not in metrics.names():
+                raise UnknownNameError(f"there is no metric '{name}'", allowed=metrics.names(), given=name)
+        return names
 
 
 class Run(Strict):
@@ -76,21 +87,22 @@ def finetune(run: Run, narrator: Narrator = SILENT, stop_asked: Callable[[], boo
         RequestError: something asked for cannot be done; found before training, and no run folder is left behind.
         DivergedError, StorageError, Interrupted: the run stopped; `resume` continues from its last checkpoint.
     """
+    resolve(run.base)  # a misspelt base is found before anything is read
     folder = runs.create(run.folder, run.name, Path(str(run.data.train)).stem or "run")
     with folder.locked():
         try:
             narrator.stage("Read and check the data")
             dataset = read(run.data, run.seed)
+            objective_for(run, dataset)
             narrator.say(f"{Path(str(run.data.train)).name}: {dataset.sentence()}")
             # Only now, when the data have said all that they can, does anything heavy load.
             from tunewright.run import records, stages
             from tunewright.run.workshop import set_up
 
             workshop = set_up(run, dataset, folder, narrator)
-        except RequestError:
-            folder.discard()
-            raise
-        records.begin(workshop)
+            records.begin(workshop)
+        finally:
+            folder.discard()  # unless it has become a run
         stages.measure_base(workshop)
         best = stages.tune(workshop, stop_asked)
         before, after = stages.test_once(workshop)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import time
+from itertools import chain
 
 import pytest
 
@@ -42,7 +43,7 @@ def test_nothing_is_lost_or_doubled_and_the_budget_holds(count, batch_size, budg
 
 def test_a_plan_depends_on_its_arguments_only():
     trees = trees_of(lognormal(200))
-    kept = dict(batch_size=16, token_budget=2048)
+    kept = {"batch_size": 16, "token_budget": 2048}
     first = [steps(trees, **kept, seed=7, epoch=epoch) for epoch in range(3)]
     assert steps(trees, **kept, seed=7, epoch=2) == first[2]
     assert steps(list(trees), **kept, seed=7, epoch=0) == first[0]
@@ -54,7 +55,7 @@ def test_a_plan_depends_on_its_arguments_only():
 def test_a_step_has_the_same_trees_whatever_the_budget():
     trees = trees_of(lognormal(100))
     narrow, wide = (steps(trees, batch_size=8, token_budget=budget, seed=1, epoch=0) for budget in (300, 100_000))
-    assert [sorted(sum(step, [])) for step in narrow] == [sorted(sum(step, [])) for step in wide]
+    assert [sorted(chain.from_iterable(step)) for step in narrow] == [sorted(chain.from_iterable(step)) for step in wide]
     assert all(len(step) == 1 for step in wide)
 
 
@@ -66,7 +67,7 @@ def test_the_heaviest_micro_batch_comes_first():
 
 
 def test_of_equally_full_micro_batches_the_one_with_less_attention_takes_the_next_tree():
-    # Two bins of 6 tokens in 8: one long tree, or (because 5 + 2 + 1 is full) two of 3; the last tree joins the two.
+    # Two bins hold 6 of 8 tokens; the second is a tree of several segments, with half the attention.
     costs = [Cost(6, 36), Cost(6, 18), Cost(2, 4)]
     assert sorted(map(sorted, pack(costs, 8))) == [[0], [1, 2]]
 
@@ -83,7 +84,7 @@ def test_little_is_wasted_on_lognormal_lengths():
 def test_evaluation_batches_hold_everything_once():
     lengths = [5, 9, 1, 20, 3, 3]
     batches = batches_for(trees_of(lengths), 10)
-    assert sorted(sum(batches, [])) == list(range(6))
+    assert sorted(chain.from_iterable(batches)) == list(range(6))
     assert batches[0] == [3]
     assert all(sum(lengths[index] for index in batch) <= 10 for batch in batches[1:])
 

@@ -194,7 +194,8 @@ def test_chat_template_marks_the_beginning_once(tokenizer: PreTrainedTokenizerBa
 def _tiny(recipe: SimpleNamespace, folder: Path) -> tuple[dict[str, torch.Tensor], list[float]]:
     settings = replace(
         recipe.pretrain.Settings(), vocabulary=400, width=32, inner=64, layers=2, heads=2, kv_heads=1, context=64, batch=4,
-        steps=30, warmup=3, bf16=False, tokenizer_documents=60, learning_rate=1e-2,
+        steps=60,
+        decay=20, warmup=3, bf16=False, tokenizer_documents=60, learning_rate=1e-2,
     )  # fmt: skip
     world = recipe.world.World(settings.seed)
     tokenizer = recipe.pretrain.train_tokenizer(world, settings)

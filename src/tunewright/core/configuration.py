@@ -168,7 +168,7 @@ def override(data: Mapping[str, Any], settings: Iterable[tuple[str, str]]) -> di
     result = _copied(data)
     for dotted, text in settings:
         *parents, last = dotted.split(".")
-        place = result
+        place: dict[str, Any] = result
         for parent in parents:
             inner = place.get(parent)
             place[parent] = inner = {"name": inner} if isinstance(inner, str) else (inner if isinstance(inner, dict) else {})

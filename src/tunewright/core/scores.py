@@ -11,7 +11,7 @@ class Score(NamedTuple):
     value: float
     low: float
     high: float
-    count: int
+    count: int  # pyright: ignore[reportIncompatibleMethodOverride]  (a tuple's own `count` is never asked)
 
     def __str__(self) -> str:
         return f"{self.value:.4g} [{self.low:.4g}, {self.high:.4g}] (n={self.count})"

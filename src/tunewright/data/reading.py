@@ -115,7 +115,7 @@ def read(config: DataConfig, seed: int) -> Dataset:
         config.near_duplicates,
     )
     cleaned = clean(pool, config.cleaning)
-    splits = _splits(cleaned.pool, config, seed)
+    splits = _splits(cleaned, config, seed)
     _check_labels(splits)
     ledger, findings = _account(tables, cleaned, splits)
     notes = findings.notes + _split_notes(cleaned.pool, splits, [role for role in splits if role not in tables])
@@ -165,7 +165,8 @@ def _one_split(place: Place, role: str) -> Sequence[Place]:
     return beside[role]
 
 
-def _splits(pool: Pool, config: DataConfig, seed: int) -> dict[str, list[Row]]:
+def _splits(cleaned: Cleaned, config: DataConfig, seed: int) -> dict[str, list[Row]]:
+    pool = cleaned.pool
     given = set(pool.roles)
     result: dict[str, list[Row]] = {"train": [], "validation": [], "test": []}
     for role, row in zip(pool.roles, pool.rows, strict=True):
@@ -175,7 +176,13 @@ def _splits(pool: Pool, config: DataConfig, seed: int) -> dict[str, list[Row]]:
     wanted = {"validation": config.validation_share, "test": config.test_share}
     missing = {role: share for role, share in wanted.items() if role not in given}
     training = pool.without({index for index, role in enumerate(pool.roles) if role != "train"})
-    return result | split(training, missing, seed)
+    try:
+        return result | split(training, missing, seed)
+    except DataError as error:
+        # Few rows are left, most often, because most were the same row.
+        counts = ", ".join(f"{count} x {kind}" for kind, count in Ledger(tuple(cleaned.drops)).counts().items())
+        hint = f"{error.hint} Dropped before: {counts}." if counts else error.hint
+        raise DataError(error.problem, where=error.where, hint=hint) from None
 
 
 def _check_labels(splits: Mapping[str, Sequence[Row]]) -> None:

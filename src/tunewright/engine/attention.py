@@ -19,7 +19,10 @@ FOREST = "tunewright_forest"
 
 # Keywords that models pass along without changing what attention computes.
 _HARMLESS = frozenset(
-    "position_ids cache_position output_attentions output_router_logits use_cache past_key_values is_causal deterministic".split()
+    (
+        *("position_ids", "cache_position", "output_attentions", "output_router_logits"),
+        *("use_cache", "past_key_values", "is_causal", "deterministic"),
+    )
 )
 
 
@@ -67,7 +70,10 @@ def forest_attention(
         value = values[index] if len(path) == 1 else torch.cat([values[step] for step in path], dim=2)
         mask = _segment_mask(query.shape[2], key.shape[2], causal, sliding_window, query.device)
         if softcap is not None:
-            outputs.append(_soft_capped(query, key, value, mask, causal, scaling, softcap))
+            if mask is None and causal:
+                mask = torch.ones((query.shape[2], key.shape[2]), dtype=torch.bool, device=query.device).tril(key.shape[2] - query.shape[2])
+            weights = nn.functional.dropout(_soft_capped(query, key, mask, scaling, softcap), dropout)
+            outputs.append(weights @ _for_every_head(value, query))
             continue
         outputs.append(
             scaled_dot_product_attention(
@@ -91,7 +97,7 @@ def _segment_mask(length: int, context: int, causal: bool, window: int | None, d
         if not windowed or window is None:
             return None
         place = torch.arange(context, device=device)
-        return (place[:, None] - place[None, :]).abs() < window  # ModernBERT passes half its window + 1
+        return (place[context - length :, None] - place[None, :]).abs() < window  # ModernBERT passes half its window + 1
     if length == context and not windowed:
         return None  # SDPA's own causal mask
     if length == 1 and not windowed:
@@ -105,18 +111,19 @@ def _segment_mask(length: int, context: int, causal: bool, window: int | None, d
 
 
 def _soft_capped(
-    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, causal: bool, scaling: float | None, softcap: float
+    query: Tensor, key: Tensor, mask: Tensor | None, scaling: float | None, softcap: float
 ) -> Tensor:
-    """Attention with capped scores, `softcap * tanh(scores / softcap)` (Gemma 2), which SDPA does not offer."""
-    groups = query.shape[1] // key.shape[1]
-    key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
-    scores = query @ key.transpose(2, 3) * (query.shape[-1] ** -0.5 if scaling is None else scaling)
+    """The weights of attention with capped scores, `softcap * tanh(scores / softcap)` (Gemma 2), which SDPA does not offer."""
+    scores = query @ _for_every_head(key, query).transpose(2, 3) * (query.shape[-1] ** -0.5 if scaling is None else scaling)
     scores = softcap * torch.tanh(scores / softcap)
-    if mask is None and causal and query.shape[2] > 1:
-        mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
     if mask is not None:
         scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
-    return scores.softmax(dim=-1, dtype=torch.float32).to(query.dtype) @ value
+    return scores.softmax(dim=-1, dtype=torch.float32).to(query.dtype)
+
+
+def _for_every_head(shared: Tensor, query: Tensor) -> Tensor:
+    """Keys or values repeated for the query heads that share them."""
+    return shared.repeat_interleave(query.shape[1] // shared.shape[1], dim=1)
 
 
 def dense_mask(layout: Layout, causal: bool = True) -> Tensor:

@@ -86,7 +86,7 @@ class _Collector:
         self.row: list[int] = []
 
     def add(self, tree: Tree, index: int, start: int, before: int | None) -> None:
-        """Record segment `index` of `tree`, standing at flat `start`; `before` is the flat position that precedes it."""
+        """Record segment `index` of `tree`, standing at flat `start`; `before` is the position of the token that it continues."""
         segment = tree.segments[index]
         owner = len(self.spans)
         for offset, weight in enumerate(segment.targets):
@@ -124,15 +124,16 @@ def forest(trees: Sequence[Tree]) -> Batch:
     paths: list[tuple[int, ...]] = []
     for tree in trees:
         first = len(lengths)
-        ends: list[int] = []
+        lasts: list[int | None] = []  # where the last token of each segment's path stands; an empty segment passes its parent's on
         for index, segment in enumerate(tree.segments):
             start, depth = len(tokens), tree.depth(index)
-            found.add(tree, index, start, None if segment.parent is None else ends[segment.parent] - 1)
+            before = None if segment.parent is None else lasts[segment.parent]
+            found.add(tree, index, start, before)
             tokens.extend(segment.tokens)
             positions.extend(range(depth, depth + len(segment.tokens)))
             lengths.append(len(segment.tokens))
             paths.append(tuple(first + ancestor for ancestor in tree.path(index)[:-1]))
-            ends.append(len(tokens))
+            lasts.append(len(tokens) - 1 if segment.tokens else before)
     return Batch(
         tokens_BT=torch.tensor([tokens], dtype=torch.long),
         positions_BT=torch.tensor([positions], dtype=torch.long),
@@ -147,24 +148,24 @@ def padded(trees: Sequence[Tree], pad: int) -> Batch:
     A segment shared by several leaves is computed once a leaf, but its targets and its label count once, as in the forest.
     """
     found = _Collector()
-    sequences = [(tree, leaf) for tree in trees for leaf in tree.leaves()]
-    longest = max(sum(len(tree.segments[index].tokens) for index in tree.path(leaf)) for tree, leaf in sequences)
+    sequences = [(which, tree, leaf) for which, tree in enumerate(trees) for leaf in tree.leaves()]
+    longest = max(sum(len(tree.segments[index].tokens) for index in tree.path(leaf)) for _, tree, leaf in sequences)
     tokens = torch.full((len(sequences), longest), pad, dtype=torch.long)
     mask = torch.zeros((len(sequences), longest), dtype=torch.long)
-    counted: set[tuple[int, int]] = set()
-    for number, (tree, leaf) in enumerate(sequences):
+    places: dict[tuple[int, int], tuple[int, int | None]] = {}  # (tree, segment): where it starts first, and what it continues
+    for number, (which, tree, leaf) in enumerate(sequences):
         column = 0
         for index in tree.path(leaf):
             segment = tree.segments[index]
             start = number * longest + column
-            if (id(tree), index) not in counted:
-                counted.add((id(tree), index))
-                found.add(tree, index, start, start - 1 if column else None)
+            places.setdefault((which, index), (start, start - 1 if column else None))
             tokens[number, column : column + len(segment.tokens)] = torch.tensor(segment.tokens, dtype=torch.long)
             mask[number, column : column + len(segment.tokens)] = 1
             column += len(segment.tokens)
+    for (which, index), (start, before) in sorted(places.items()):  # in the order of the forest layout
+        found.add(trees[which], index, start, before)
     positions = torch.arange(longest).expand(len(sequences), longest)
-    return Batch(tokens_BT=tokens, positions_BT=positions, mask_BT=mask, **found.tensors())
+    return Batch(tokens_BT=tokens, positions_BT=positions, mask_BT=mask, layout=None, **found.tensors())
 
 
 def sequence_to_sequence(trees: Sequence[Tree], pad: int, start_token: int) -> Batch:
@@ -192,4 +193,4 @@ def sequence_to_sequence(trees: Sequence[Tree], pad: int, start_token: int) -> B
         # `add` says "token at start+j is predicted from start+j-1": standing one to the right undoes the shift.
         found.add(tree, leaf, number * long + 1, number * long)
     positions = torch.arange(long).expand(len(pairs), long)
-    return Batch(decoder, positions, mask_BT=mask, source_BT=source, source_mask_BT=source_mask, **found.tensors())
+    return Batch(decoder, positions, mask_BT=mask, source_BT=source, source_mask_BT=source_mask, layout=None, **found.tensors())

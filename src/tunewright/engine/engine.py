@@ -65,7 +65,9 @@ class Engine:
         head: ClassificationHead | None = None,
         own_head: bool = True,
     ) -> None:
-        self.model, self.layout, self.position_offset, self.precision, self.head = model, layout, position_offset, precision, head
+        self.model, self.position_offset, self.head = model, position_offset, head
+        self.layout: LayoutName = layout
+        self.precision: Precision = precision
         self.parameters: dict[str, Parameter] = dict(parameters or {})
         self.language_head = language_head(model.network) if own_head and model.kind == "decoder" else None
         self.optimizer: Optimizer | None = None
@@ -84,13 +86,12 @@ class Engine:
 
     def collate(self, trees: Sequence[Tree]) -> Batch:
         """The trees as tensors in this engine's layout."""
-        pad = self.model.tokenizer.pad_token_id or 0  # masked out wherever it stands, so any id serves
+        pad = pad_of(self.model)
         if self.layout == "forest":
             return layouts.forest(trees).to(self.device)
         if self.layout == "padded":
             return layouts.padded(trees, pad).to(self.device)
-        start = self.model.network.config.decoder_start_token_id
-        return layouts.sequence_to_sequence(trees, pad, pad if start is None else start).to(self.device)
+        return layouts.sequence_to_sequence(trees, pad, start_of(self.model)).to(self.device)
 
     def autocast(self) -> AbstractContextManager[object]:
         """The context in which products run in the engine's precision."""
@@ -174,11 +175,15 @@ class Engine:
             batches: micro-batches of one optimizer step; how the step is cut into them does not change the result.
             loss: the objective: engine and batch to (total, count).
             seed: every micro-batch draws its dropout from (seed, its number), never from history.
+
+        Raises:
+            DivergedError: the loss is not finite; nothing of this step is kept.
         """
         for number, batch in enumerate(batches):
             torch.manual_seed(derive(seed, "dropout", number))
             total, count = loss(self, batch)
             if not torch.isfinite(total):
+                self.forget()
                 raise DivergedError(f"the loss is {float(total)}, not a finite number")
             total.backward()
             self.accumulated.total += float(total.detach())
@@ -196,15 +201,23 @@ class Engine:
         done, self.accumulated = self.accumulated, Accumulated()
         gradients = [parameter.grad for parameter in self.parameters.values() if parameter.grad is not None]
         if not gradients or done.count <= 0:
+            self.forget()
             raise DivergedError("no trainable parameter received a gradient: there was no target in the whole step")
-        torch._foreach_div_(gradients, done.count)
+        torch._foreach_div_(gradients, done.count)  # pyright: ignore[reportPrivateImportUsage]
         norm = torch.nn.utils.get_total_norm(gradients)
         if not torch.isfinite(norm):
+            self.forget()
             raise DivergedError(f"the gradient norm is {float(norm)}, not a finite number")
         if clip is not None and float(norm) > clip:
-            torch._foreach_mul_(gradients, clip / (float(norm) + 1e-6))
+            torch._foreach_mul_(gradients, clip / (float(norm) + 1e-6))  # pyright: ignore[reportPrivateImportUsage]
         self.optimizer.update(learning_rate)
         return done.total / done.count, float(norm), done
+
+    def forget(self) -> None:
+        """Drop what has been added up for a step that will not be made."""
+        self.accumulated = Accumulated()
+        for parameter in self.parameters.values():
+            parameter.grad = None
 
     @torch.no_grad()
     def put_back(self, values: Mapping[str, Tensor]) -> None:
@@ -233,6 +246,18 @@ class Engine:
                 module.train(training)
 
 
+def pad_of(model: Model) -> int:
+    """The id that fills up shorter rows; it is masked out wherever it stands, so any id serves."""
+    pad = model.tokenizer.pad_token_id
+    return pad if isinstance(pad, int) else 0
+
+
+def start_of(model: Model) -> int:
+    """The id that an encoder-decoder's decoder begins with."""
+    start = model.network.config.decoder_start_token_id
+    return start if isinstance(start, int) else pad_of(model)
+
+
 def use_layout(model: Model, layout: LayoutName) -> None:
     """Set the attention that a layout needs: forest attention, or the model's own for padded sequences."""
     # Families without SDPA (Gemma 2 caps its scores) say so by this flag of transformers; eager serves every family.
@@ -247,7 +272,10 @@ def hold_in_bfloat16(model: Model) -> None:
 
     Embeddings, norms and the head tied to them stay float32: the residual stream is summed in float32.
     """
-    tied = {id(parameter) for module in model.network.modules() if isinstance(module, nn.Embedding) for parameter in module.parameters()}
+    tied = {
+        id(parameter) for module in model.network.modules() if isinstance(module, nn.Embedding) for parameter in module.parameters()
+    }
     for module in model.network.modules():
-        if isinstance(module, nn.Linear) and not module.weight.requires_grad and id(module.weight) not in tied:
+        frozen = not any(parameter.requires_grad for parameter in module.parameters(recurse=False))  # a trained bias stays a master
+        if isinstance(module, nn.Linear) and frozen and id(module.weight) not in tied:
             module.to(torch.bfloat16)

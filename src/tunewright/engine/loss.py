@@ -19,7 +19,7 @@ class Loss(NamedTuple):
     """A loss is always a sum and what it was summed over; the division happens once, for the whole optimizer step."""
 
     total: Tensor
-    count: Tensor
+    count: Tensor  # pyright: ignore[reportIncompatibleMethodOverride]  (a tuple's own `count` is never asked)
 
 
 def chunk_rows(vocabulary: int) -> int:
@@ -62,7 +62,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         return total
 
     @staticmethod
-    def backward(context: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(context: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         scaled = (None if gradient is None else gradient * grad.to(gradient.dtype) for gradient in context.gradients)
         return (*scaled, None, None)
 

@@ -39,10 +39,6 @@ class Optimizer:
         self._adamw.step()
         self._adamw.zero_grad(set_to_none=True)
 
-    def forget_gradients(self) -> None:
-        """Drop gradients without updating."""
-        self._adamw.zero_grad(set_to_none=True)
-
     def state(self) -> dict[str, Tensor]:
         """Every moment and counter as `kind/parameter name` (empty before the first update)."""
         return {

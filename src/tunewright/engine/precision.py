@@ -8,6 +8,7 @@ from collections.abc import Callable
 import torch
 
 WORTH_IT = 1.5  # times faster in a plain product before the loss of digits is considered
+NARROW = 512  # hidden width below which a base is small and fast enough to keep every digit
 
 
 def measured_speedup(width: int, rows: int = 512) -> float:
@@ -40,12 +41,18 @@ def choose(width: int, device: torch.device, trial: Callable[[str], float] | Non
             conversions can eat the gain on narrow models.
     """
     if device.type == "cuda":
-        return ("bfloat16", "the GPU computes bfloat16 natively") if torch.cuda.is_bf16_supported() else ("float32", "the GPU has no bfloat16")
+        return (
+            ("bfloat16", "the GPU computes bfloat16 natively")
+            if torch.cuda.is_bf16_supported()
+            else ("float32", "the GPU has no bfloat16")
+        )
+    if width < NARROW:
+        return "float32", f"a base of width {width} is small enough to keep every digit"
     speedup = measured_speedup(width)
     if speedup < WORTH_IT:
         return "float32", f"bfloat16 products are {speedup:.1f}x the speed of float32 ones on this CPU"
     if trial is None:
-        return "float32", "narrow model; float32 keeps every digit"
+        return "float32", "no step was measured, so nothing speaks for fewer digits"
     full, half = trial("float32"), trial("bfloat16")
     if full / half < 1.2:
         return "float32", f"products are {speedup:.1f}x faster in bfloat16 on this CPU, a whole step only {full / half:.2f}x"

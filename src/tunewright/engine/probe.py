@@ -15,7 +15,7 @@ from torch import Tensor
 from tunewright.core.seeds import derive
 from tunewright.data.forest import Segment, Tree
 from tunewright.engine.attention import ForestUnsupportedError
-from tunewright.engine.engine import Engine, LayoutName
+from tunewright.engine.engine import Engine, LayoutName, use_layout
 from tunewright.models import Model
 
 TOLERANCE = 2e-4  # of the largest value; float32 reordering gives 1e-6, a leak 1e-1
@@ -50,21 +50,23 @@ def _compare(model: Model, trees: list[Tree]) -> Probed:
     alone = [_outputs(padded, [tree]) for tree in trees]
     own_head = model.kind == "encoder" or _difference(_own(padded, trees[0]), alone[0]) <= TOLERANCE
     pad = model.tokenizer.pad_token_id
-    offsets = [0] if model.kind == "decoder" or pad is None else [0, pad + 1]
+    offsets = [0, pad + 1] if model.kind == "encoder" and isinstance(pad, int) else [0]
     best = Probed("padded", 0, float("inf"), own_head, "")
     for offset in offsets:
         try:
             packed = _outputs(Engine(model, layout="forest", position_offset=offset), trees)
-        except (ForestUnsupportedError, TypeError, IndexError, RuntimeError, ValueError) as error:
+        except (ForestUnsupportedError, TypeError, LookupError, AttributeError, RuntimeError, ValueError) as error:
             # Whatever an architecture objects to, it objects to the layout; the padded one is what it was written for.
-            return Probed("padded", 0, float("inf"), own_head, f"the packed layout is not supported ({type(error).__name__}: {str(error)[:120]})")
+            reason = f"the packed layout is not supported ({type(error).__name__}: {str(error)[:120]})"
+            use_layout(model, "padded")
+            return Probed("padded", 0, float("inf"), own_head, reason)
         difference = _difference(packed, torch.cat(alone))
         if difference < best.difference:
             best = Probed("forest", offset, difference, own_head, f"packed = alone within {difference:.1e}")
     if best.difference <= TOLERANCE:
-        Engine(model, layout="forest")
+        use_layout(model, "forest")
         return best
-    Engine(model, layout="padded")
+    use_layout(model, "padded")
     return Probed("padded", 0, best.difference, own_head, f"packed differs from alone by {best.difference:.1e}, so rows are padded")
 
 

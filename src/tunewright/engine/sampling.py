@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from tunewright.core.seeds import derive
-from tunewright.engine.engine import Engine, use_layout
+from tunewright.engine.engine import Engine, pad_of, start_of, use_layout
 from tunewright.engine.settings import Sampling
 
 BATCH_TOKENS = 8192  # prompt tokens decoded side by side, padding included
@@ -29,7 +29,9 @@ class Sample:
     finished: bool
 
 
-def sample(engine: Engine, prompts: Sequence[Sequence[int]], settings: Sampling, *, ends: frozenset[int], cache: bool = True) -> list[Sample]:
+def sample(
+    engine: Engine, prompts: Sequence[Sequence[int]], settings: Sampling, *, ends: frozenset[int], cache: bool = True
+) -> list[Sample]:
     """An answer for every prompt, in order.
 
     Args:
@@ -43,7 +45,9 @@ def sample(engine: Engine, prompts: Sequence[Sequence[int]], settings: Sampling,
         use_layout(engine.model, "padded")
         try:
             for group in _groups(order, prompts, settings.max_new_tokens):
-                decoded = (_decode_pairs if engine.model.kind == "encoder_decoder" else _decode)(engine, group, prompts, settings, ends, cache)
+                decoded = (_decode_pairs if engine.model.kind == "encoder_decoder" else _decode)(
+                    engine, group, prompts, settings, ends, cache
+                )
                 answers.update(decoded)
         finally:
             use_layout(engine.model, engine.layout)
@@ -75,7 +79,7 @@ def _decode(
     engine: Engine, group: list[int], prompts: Sequence[Sequence[int]], settings: Sampling, ends: frozenset[int], cache: bool
 ) -> dict[int, Sample]:
     network = engine.model.network
-    tokens_BT, mask_BT = _left_padded([prompts[index] for index in group], engine.model.tokenizer.pad_token_id or 0, engine.device)
+    tokens_BT, mask_BT = _left_padded([prompts[index] for index in group], pad_of(engine.model), engine.device)
     alive, written = list(group), {index: [] for index in group}
     finished: dict[int, Sample] = {}
     kept = DynamicCache(config=network.config) if cache else None
@@ -83,7 +87,12 @@ def _decode(
     for place in range(settings.max_new_tokens):
         positions_BT = (mask_BT.cumsum(1) - 1).clamp_min(0)[:, -fed_BT.shape[1] :]
         output = network(
-            input_ids=fed_BT, attention_mask=mask_BT, position_ids=positions_BT, past_key_values=kept, use_cache=cache, logits_to_keep=1
+            input_ids=fed_BT,
+            attention_mask=mask_BT,
+            position_ids=positions_BT,
+            past_key_values=kept,
+            use_cache=cache,
+            logits_to_keep=1,
         )
         new = _pick(output.logits[:, -1].float(), settings, alive, place)
         staying = []
@@ -113,14 +122,12 @@ def _decode_pairs(
 ) -> dict[int, Sample]:
     """Encoder-decoders: the encoder reads once, the decoder writes; the cache belongs to the model's own decoder."""
     network = engine.model.network
-    pad = engine.model.tokenizer.pad_token_id or 0
-    reversed_BT, reversed_mask = _left_padded([prompts[index][::-1] for index in group], pad, engine.device)
+    reversed_BT, reversed_mask = _left_padded([prompts[index][::-1] for index in group], pad_of(engine.model), engine.device)
     source_BT, source_mask = reversed_BT.flip(1), reversed_mask.flip(1)  # the encoder is padded on the right, as in training
     encoded = network.get_encoder()(input_ids=source_BT, attention_mask=source_mask)
-    start = network.config.decoder_start_token_id
     written = {index: [] for index in group}
     done: set[int] = set()
-    decoder_BT = torch.full((len(group), 1), pad if start is None else start, dtype=torch.long, device=engine.device)
+    decoder_BT = torch.full((len(group), 1), start_of(engine.model), dtype=torch.long, device=engine.device)
     past = None
     for place in range(settings.max_new_tokens):
         output = network(
@@ -150,9 +157,12 @@ def _pick(logits_BV: Tensor, settings: Sampling, rows: Sequence[int], place: int
     ordered_BV, tokens_BV = (logits_BV / settings.temperature).softmax(dim=1).sort(dim=1, descending=True)
     if settings.top_k:
         ordered_BV[:, settings.top_k :] = 0
+        ordered_BV /= ordered_BV.sum(1, keepdim=True)  # as in transformers: `top_p` is a share of what `top_k` left
     before_BV = ordered_BV.cumsum(1) - ordered_BV
     ordered_BV = ordered_BV.masked_fill(before_BV >= settings.top_p, 0)
-    heights = ordered_BV.sum(1)
+    heights_BV, kept_B1 = ordered_BV.cumsum(1), (ordered_BV > 0).sum(1, keepdim=True)
     drawn = [random.Random(derive(settings.seed, "sample", row, place)).random() for row in rows]
-    picked_B1 = torch.searchsorted(ordered_BV.cumsum(1), (heights * torch.tensor(drawn, device=heights.device))[:, None], right=True)
-    return tokens_BV.gather(1, picked_B1.clamp_max(tokens_BV.shape[1] - 1))[:, 0].tolist()
+    aimed_B1 = heights_BV[:, -1:] * torch.tensor(drawn, device=heights_BV.device)[:, None]
+    # A draw that rounds up to the whole height must not fall off the end onto tokens that were cut away.
+    picked_B1 = torch.searchsorted(heights_BV, aimed_B1, right=True).minimum(kept_B1 - 1)
+    return tokens_BV.gather(1, picked_B1)[:, 0].tolist()

@@ -19,17 +19,17 @@ class AdamW(Strict):
     """
 
     name: Literal["adamw"] = "adamw"
-    beta1: float = Field(0.9, ge=0, lt=1)
-    beta2: float = Field(0.999, ge=0, lt=1)
-    epsilon: float = Field(1e-8, gt=0)
-    weight_decay: float = Field(0.0, ge=0)
+    beta1: float = Field(default=0.9, ge=0, lt=1)
+    beta2: float = Field(default=0.999, ge=0, lt=1)
+    epsilon: float = Field(default=1e-8, gt=0)
+    weight_decay: float = Field(default=0.0, ge=0)
 
 
 class Sampling(Strict):
     """How an answer is drawn."""
 
-    max_new_tokens: int = Field(128, ge=1, description="longest answer, in tokens")
-    temperature: float = Field(0.0, ge=0, le=10, description="0 takes the most probable token (greedy)")
-    top_p: float = Field(1.0, gt=0, le=1, description="draw from the smallest set with this probability")
-    top_k: int = Field(0, ge=0, description="draw from the k most probable tokens; 0 is all")
-    seed: int = Field(0, ge=0, description="of the draws")
+    max_new_tokens: int = Field(default=128, ge=1, description="longest answer, in tokens")
+    temperature: float = Field(default=0.0, ge=0, le=10, description="0 takes the most probable token (greedy)")
+    top_p: float = Field(default=1.0, gt=0, le=1, description="draw from the smallest set with this probability")
+    top_k: int = Field(default=0, ge=0, description="draw from the k most probable tokens; 0 is all")
+    seed: int = Field(default=0, ge=0, description="of the draws")

@@ -78,5 +78,9 @@ class Method(Strict, ABC):
     def attach(self, model: Model, seed: int) -> Tuning:
         """Put the trainable parts on `model`, initialised from `seed`, and freeze everything else."""
 
+    def attach_under_new_head(self, model: Model, seed: int) -> Tuning:
+        """`attach` for an objective that reads the body through a new head, so that the base's own head answers nothing."""
+        return self.attach(model, seed)
+
 
 room: Room[Method] = Room("tunewright.methods", Method, "method")  # type: ignore[type-abstract]

@@ -54,23 +54,25 @@ class WeightsTuning(Tuning):
 
     def save(self, folder: Path) -> None:
         """A whole Hugging Face model folder: safetensors, configuration, tokenizer."""
-        self.model.network.save_pretrained(folder, safe_serialization=True)
-        self.model.tokenizer.save_pretrained(folder)
+        from tunewright.models.loading import quiet
+
+        with quiet():
+            self.model.network.save_pretrained(folder)
+            self.model.tokenizer.save_pretrained(folder)
 
     def load(self, folder: Path) -> None:
+        """Read the folder as the network that it is: what files call a weight is the family's affair (Mixtral's experts)."""
         import torch
-        from safetensors import safe_open
 
-        files = sorted(folder.glob("*.safetensors"))
-        if not files:
-            raise BaseModelError("holds no safetensors weights", where=str(folder))
-        waiting = dict(self.chosen)
-        for file in files:
-            with safe_open(file, framework="pt") as stored, torch.no_grad():
-                for name in set(stored.keys()) & set(waiting):
-                    waiting.pop(name).copy_(stored.get_tensor(name))
-        if waiting:
-            raise BaseModelError(f"the trained weight '{sorted(waiting)[0]}' is missing", where=str(folder))
+        from tunewright.models.loading import load_folder
+
+        stored = dict(load_folder(folder).network.named_parameters())
+        for name, parameter in self.chosen.items():
+            if name not in stored or stored[name].shape != parameter.shape:
+                raise BaseModelError(f"the trained weight '{name}' is missing or has another shape", where=str(folder))
+        with torch.no_grad():
+            for name, parameter in self.chosen.items():
+                parameter.copy_(stored[name])
 
 
 def block_indexes(model: Model) -> dict[str, int]:
@@ -83,7 +85,9 @@ def embedding_names(model: Model) -> set[str]:
     """The parameters of token and position embeddings and of what normalises them."""
     from torch import nn
 
-    tables = {id(p) for module in model.network.modules() if isinstance(module, nn.Embedding) for p in module.parameters(recurse=False)}
+    tables = {
+        id(p) for module in model.network.modules() if isinstance(module, nn.Embedding) for p in module.parameters(recurse=False)
+    }
     return {
         name
         for name, parameter in model.network.named_parameters()

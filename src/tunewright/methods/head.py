@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 class Head(Method):
     """Trains the output layer only.
 
-    With `objective: classification` on an encoder that is the new classification head, and the body is untouched; with a language
+    Where the objective brings a new classification head, that is what is trained and the base is untouched; with a language
     objective it is the base's own language head, where it is not tied to the embeddings.
 
     Source: linear probing, Alain and Bengio, arXiv 1610.01644.
@@ -28,10 +28,10 @@ class Head(Method):
     default_learning_rate: ClassVar[float] = 3e-3
 
     def attach(self, model: Model, seed: int) -> WeightsTuning:
-        """Freeze the body; a classification head, if the objective brings one, is trained besides."""
-        if model.kind == "encoder":
-            return WeightsTuning(model, {})
+        """Freeze everything but the base's own language head; an encoder has none, so that all of it is frozen."""
         output, tied = model.network.get_output_embeddings(), model.network.get_input_embeddings()
+        if model.kind == "encoder" or output is None:
+            return WeightsTuning(model, {})
         if output.weight is tied.weight:
             raise BaseModelError(
                 "the language head shares its weights with the embeddings, so it cannot be trained alone",
@@ -40,3 +40,7 @@ class Head(Method):
             )
         own = {id(parameter) for parameter in output.parameters()}
         return WeightsTuning(model, {name: p for name, p in model.network.named_parameters() if id(p) in own})
+
+    def attach_under_new_head(self, model: Model, seed: int) -> WeightsTuning:
+        """Freeze the whole base, its language head too: the new head is what is trained."""
+        return WeightsTuning(model, {})

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field, field_validator
 
-from tunewright.core.errors import BaseModelError
+from tunewright.core.errors import BaseModelError, ConfigurationError
 from tunewright.core.seeds import derive
 from tunewright.methods import Method, Tuning
 
 if TYPE_CHECKING:
-    from torch.nn import Parameter
+    from torch.nn import Module, Parameter
 
     from tunewright.engine.lora_linear import LoRALinear
     from tunewright.models import Model
@@ -72,13 +72,28 @@ class LoRA(Method):
         from tunewright.engine.lora_linear import LoRALinear, replace_module
         from tunewright.models.sites import find
 
-        hosts = find(model.network, self.targets)
+        hosts = _linear_only(find(model.network, self.targets))
         model.network.requires_grad_(False)
         layers = {}
         for path, host in hosts.items():
             layers[path] = LoRALinear(host, self.width, self.scale, self.dropout, derive(seed, "lora", path))
             replace_module(model.network, path, layers[path])
         return LoRATuning(model, self, layers)
+
+
+def _linear_only(hosts: dict[str, Module]) -> dict[str, Module]:
+    """`hosts` where all are linear layers; a named block, norm or embedding is refused by name."""
+    from torch import nn
+    from transformers.pytorch_utils import Conv1D
+
+    for path, host in hosts.items():
+        if not isinstance(host, nn.Linear | Conv1D):
+            raise ConfigurationError(
+                f"'{path}' is a {type(host).__name__}, and a LoRA stands on linear layers only",
+                where="method.targets",
+                hint="Name linear layers: `linear` is all of them, `attention.query` or `mlp.up` some.",
+            )
+    return hosts
 
 
 class LoRATuning(Tuning):
@@ -96,23 +111,30 @@ class LoRATuning(Tuning):
 
     @contextlib.contextmanager
     def disabled(self) -> Iterator[None]:
+        before = {path: layer.enabled for path, layer in self.layers.items()}
         for layer in self.layers.values():
             layer.enabled = False
         try:
             yield
         finally:
-            for layer in self.layers.values():
-                layer.enabled = True
+            for path, layer in self.layers.items():
+                layer.enabled = before[path]
 
     def merge(self) -> None:
         import torch
 
         from tunewright.engine.lora_linear import replace_module
 
+        network = self.model.network
+        embedding = network.get_input_embeddings().weight
         with torch.no_grad():
             for path, layer in self.layers.items():
+                if layer.weight is embedding:
+                    # A head that shares the embeddings' weight is given its own: the change is the head's alone.
+                    layer.host.weight = torch.nn.Parameter(layer.weight.clone(), requires_grad=False)
+                    network.config.tie_word_embeddings = False
                 layer.weight.add_(layer.change())
-                replace_module(self.model.network, path, layer.host)
+                replace_module(network, path, layer.host)
         self.layers = {}
 
     def save(self, folder: Path) -> None:
@@ -141,11 +163,15 @@ class LoRATuning(Tuning):
         import torch
         from safetensors.torch import load_file
 
-        stored = {name.removeprefix("base_model.model."): value for name, value in load_file(folder / "adapter_model.safetensors").items()}
+        stored = {
+            name.removeprefix("base_model.model."): value for name, value in load_file(folder / "adapter_model.safetensors").items()
+        }
         own = self.parameters()
         if set(stored) != set(own):
             odd = sorted(set(stored) ^ set(own))[0]
-            raise BaseModelError(f"the adapter and this base do not have the same places (first difference: '{odd}')", where=str(folder))
+            raise BaseModelError(
+                f"the adapter and this base do not have the same places (first difference: '{odd}')", where=str(folder)
+            )
         with torch.no_grad():
             for name, parameter in own.items():
                 if parameter.shape != stored[name].shape:
@@ -163,17 +189,29 @@ def from_peft(folder: Path) -> LoRA:
     facts = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
     if facts.get("peft_type") != "LORA":
         raise BaseModelError(f"the adapter is of type {facts.get('peft_type')}", where=str(folder), allowed=["LORA"])
-    unsupported = ("use_dora", "use_qalora", "alora_invocation_tokens", "layer_replication", "modules_to_save", "rank_pattern", "alpha_pattern")
+    unsupported = (
+        "use_dora",
+        "use_qalora",
+        "alora_invocation_tokens",
+        "layer_replication",
+        "modules_to_save",
+        "rank_pattern",
+        "alpha_pattern",
+    )
     used = [name for name in (*unsupported, "trainable_token_indices", "target_parameters") if facts.get(name)]
     if used or facts.get("bias", "none") != "none" or facts.get("lora_bias"):
         named = ", ".join(used) or "bias"
-        raise BaseModelError(f"the adapter uses {named}, which is not supported", where=str(folder), hint="Merge it with PEFT first.")
+        raise BaseModelError(
+            f"the adapter uses {named}, which is not supported", where=str(folder), hint="Merge it with PEFT first."
+        )
     targets = facts["target_modules"]
     # PEFT reads a string as a regular expression over the whole path, a list as names or path ends.
     chosen = ("linear",) if targets == "all-linear" else (f"re:{targets}",) if isinstance(targets, str) else tuple(targets)
     layers = facts.get("layers_to_transform")
     if layers is not None:
-        raise BaseModelError("the adapter uses layers_to_transform, which is not supported", where=str(folder), hint="Merge it with PEFT first.")
+        raise BaseModelError(
+            "the adapter uses layers_to_transform, which is not supported", where=str(folder), hint="Merge it with PEFT first."
+        )
     return LoRA(
         rank=facts["r"],
         alpha=facts["lora_alpha"],

@@ -22,7 +22,8 @@ class Selective(Method):
     Starting from every weight (or from those matching `train`), what `freeze`, `freeze_embeddings`, `freeze_first`,
     `last_blocks` and `bias_only` exclude stays as it is.
 
-    Source: Ben Zaken et al., "BitFit", arXiv 2106.10199 (bias only); Lee et al., "What Would Elsa Do?", arXiv 1911.03090 (last blocks).
+    Source: Ben Zaken et al., "BitFit", arXiv 2106.10199 (bias only); Lee et al., "What Would Elsa Do?", arXiv 1911.03090 (last
+    blocks).
     Cost: three float32 numbers for each trained one (gradient and moments) and a copy to compare with the base; nothing below the
     lowest trained block keeps a graph, so tuning the last quarter takes about half the time of full tuning.
     Use when: the base is near the task, memory is short, forgetting must stay small. Avoid when: a small file is wanted (LoRA).
@@ -58,7 +59,9 @@ class Selective(Method):
         count = len(model.blocks)
         for key, asked in (("freeze_first", self.freeze_first), ("last_blocks", self.last_blocks or 0)):
             if asked > count:
-                raise ConfigurationError(f"asks for {asked} blocks and the base has {count}", where=f"method.{key}", hint=f"At most {count}.")
+                raise ConfigurationError(
+                    f"asks for {asked} blocks and the base has {count}", where=f"method.{key}", hint=f"At most {count}."
+                )
         lowest = max(self.freeze_first, count - self.last_blocks if self.last_blocks else 0)
         frozen |= {name for name, block in block_indexes(model).items() if block < lowest}
         return frozen | (embedding_names(model) if self.freeze_embeddings or lowest else set())

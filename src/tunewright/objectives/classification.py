@@ -48,9 +48,13 @@ class Classification(Objective):
         """The same with `auto` decided for a decoder, an encoder or an encoder-decoder."""
         head = self.head if self.head != "auto" else "new" if kind == "encoder" else "words"
         if head == "words" and kind == "encoder":
-            raise ConfigurationError("an encoder writes no words, so it cannot use label words", where="objective.head", hint="Use `head: new`.")
+            raise ConfigurationError(
+                "an encoder writes no words, so it cannot use label words", where="objective.head", hint="Use `head: new`."
+            )
         if head == "new" and kind == "encoder_decoder":
-            raise ConfigurationError("a new head is not offered on an encoder-decoder", where="objective.head", hint="Use `head: words`.")
+            raise ConfigurationError(
+                "a new head is not offered on an encoder-decoder", where="objective.head", hint="Use `head: words`."
+            )
         pooling = self.pooling if self.pooling != "auto" else "mean" if kind == "encoder" else "last"
         return self.model_copy(update={"head": head, "pooling": pooling})
 

@@ -27,11 +27,11 @@ from tunewright.evaluation.report.schema import (
 )
 from tunewright.evaluation.report.verdict import judge
 from tunewright.evaluation.task import Answer
+from tunewright.methods import room as methods
 from tunewright.metrics import room as metrics
 from tunewright.metrics.statistics.confusion import confusion, label_order
 from tunewright.objectives import room as objectives
 from tunewright.objectives.classification import Classification
-from tunewright.methods import room as methods
 from tunewright.run.workshop import Workshop
 from tunewright.training.around import Best
 from tunewright.training.estimate import peak_memory
@@ -44,7 +44,7 @@ def account(shop: Workshop, best: Best, before: Sequence[Answer], after: Sequenc
         before, after: what the baseline and the tuned model answered to the test rows.
     """
     found = tuple(measures(shop.metrics, before, after, shop.dataset.test, shop.run.seed)) if shop.dataset.test else ()
-    note = "the base has no head for these labels, so it is compared with always answering the most frequent one" if shop.has_new_head else ""
+    note = "always answering the most frequent label: the base has no head for these labels" if shop.has_new_head else ""
     curves = _curves(shop, best)
     return Report(
         name=shop.folder.path.name,
@@ -111,15 +111,32 @@ def data_of(source: str, findings: Findings) -> Data:
     for name, facts in findings.found.items():
         if facts["found"]:
             place = "leakage" if "leak" in name else "duplicates" if "duplicate" in name else "other"
-            action = f"{facts['dropped']} dropped" if facts["dropped"] else "kept, on one side of each split" if place == "duplicates" else "kept"
+            action = (
+                f"{facts['dropped']} dropped"
+                if facts["dropped"]
+                else "kept, on one side of each split"
+                if place == "duplicates"
+                else "kept"
+            )
             examples = tuple(_example(example) for example in facts["examples"])
             groups[place].append(Finding(name=name.replace("_", " "), count=facts["found"], examples=examples, action=action))
     dropped = tuple(
-        Finding(name=kind.replace("_", " "), count=facts["count"], examples=tuple(_example(one) for one in facts["examples"]), action="dropped")
+        Finding(
+            name=kind.replace("_", " "),
+            count=facts["count"],
+            examples=tuple(_example(one) for one in facts["examples"]),
+            action="dropped",
+        )
         for kind, facts in findings.dropped.items()
     )
     lengths = {
-        split: Lengths(shortest=0, median=sides["input"]["p50"], percentile_95=sides["input"]["p95"], longest=sides["input"]["max"], unit="characters of input")
+        split: Lengths(
+            shortest=0,
+            median=sides["input"]["p50"],
+            percentile_95=sides["input"]["p95"],
+            longest=sides["input"]["max"],
+            unit="characters of input",
+        )
         for split, sides in findings.lengths.items()
     }
     others = [f"{finding.name}: {finding.count} ({finding.action})" for finding in groups["other"]]
@@ -165,7 +182,9 @@ def _confusion(shop: Workshop, before: Sequence[Answer], after: Sequence[Answer]
     references = [row.target_text() for row in shop.dataset.test]
     base, tuned = [answer.text or "" for answer in before], [answer.text or "" for answer in after]
     order = label_order(references, base, tuned)
-    return ConfusionTables(labels=order, base=confusion(base, references, order).matrix, tuned=confusion(tuned, references, order).matrix)
+    return ConfusionTables(
+        labels=order, base=confusion(base, references, order).matrix, tuned=confusion(tuned, references, order).matrix
+    )
 
 
 def _hashes(shop: Workshop) -> dict[str, str]:

@@ -75,10 +75,14 @@ def carry_on(shop: Workshop) -> None:
     """Take up what the manifest of a stopped run says, after checking that the base is still the same."""
     kept = shop.folder.manifest
     if kept["hashes"]["base"] != shop.model.fingerprint:
-        raise BaseModelError("the base has changed since the run began", where=shop.run.base, hint="Put the old one back, or start a new run.")
+        raise BaseModelError(
+            "the base has changed since the run began", where=shop.run.base, hint="Put the old one back, or start a new run."
+        )
     for name, now in (("torch", versions().get("torch")), ("transformers", versions().get("transformers"))):
         if kept["versions"].get(name) != now:
-            shop.warn(f"{name} was {kept['versions'].get(name)} when the run began and is {now} now: the result may differ in the last bits.")
+            shop.warn(
+                f"{name} was {kept['versions'].get(name)} when the run began and is {now} now: the result may differ in the last bits."
+            )
     if kept["machine"]["processor"] != machine()["processor"]:
         shop.warn("The run began on another processor: the result may differ in the last bits.")
     shop.reasons = kept["reasons"] | shop.reasons
@@ -91,8 +95,14 @@ def carry_on(shop: Workshop) -> None:
 def log(shop: Workshop, step: Step) -> None:
     """One line in `steps.jsonl`, and word to the narrator."""
     shop.folder.log(step.as_dict())
-    facts: dict[str, Any] = {"loss": step.loss, "learning_rate": step.learning_rate, "tokens_per_second": step.tokens / max(step.seconds, 1e-9)}
-    shop.narrator.progress(step.number, shop.plan.total, facts | {f"validation {name}": value for name, value in step.validation.items()})
+    facts: dict[str, Any] = {
+        "loss": step.loss,
+        "learning_rate": step.learning_rate,
+        "tokens_per_second": step.tokens / max(step.seconds, 1e-9),
+    }
+    shop.narrator.progress(
+        step.number, shop.plan.total, facts | {f"validation {name}": value for name, value in step.validation.items()}
+    )
 
 
 def checkpoint(shop: Workshop, step: Step, best: Best) -> None:
@@ -131,5 +141,3 @@ def finish(shop: Workshop, report: Report, before: Sequence[Answer], after: Sequ
 def curve(folder: RunFolder) -> list[Step]:
     """The logged steps as steps."""
     return [Step(**line) for line in folder.logged()]
-
-

@@ -11,23 +11,21 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from tunewright.core.errors import ConfigurationError, DataError
+from tunewright.core.errors import ConfigurationError
 from tunewright.core.narrator import Narrator
 from tunewright.core.runs import RunFolder
 from tunewright.core.seeds import derive, shuffled
 from tunewright.core.surroundings import cores
-from tunewright.core.units import count_text, share_text
+from tunewright.core.units import count_text
 from tunewright.data.forest import Tree
-from tunewright.data.packing import steps as plan_steps
 from tunewright.data.reading import Dataset
-from tunewright.data.rendering import REASONS, Refusal, Rendered, Renderer
-from tunewright.data.rendering.audit import TargetCounts, audit, count
+from tunewright.data.rendering import Refusal, Renderer
+from tunewright.data.rendering.audit import TargetCounts
 from tunewright.data.rows import LabelRow, Row
 from tunewright.engine.engine import Engine
 from tunewright.engine.optimizers import Optimizer
 from tunewright.engine.precision import choose
 from tunewright.engine.probe import Probed, probe
-from tunewright.evaluation.measuring import direction
 from tunewright.evaluation.task import Always, Approach
 from tunewright.evaluation.tuned import Tuned
 from tunewright.methods import Tuning
@@ -35,7 +33,7 @@ from tunewright.models import Model
 from tunewright.models.loading import load
 from tunewright.objectives import Objective
 from tunewright.objectives.classification import Classification
-from tunewright.objectives.sft import SFT
+from tunewright.run.targets import decided, objective_for, plant
 from tunewright.training.estimate import Estimate, estimate, refuse_if_too_large
 from tunewright.training.loop import Pace, Plan
 from tunewright.training.settle import settle, total_steps
@@ -122,43 +120,45 @@ def set_up(run: Run, dataset: Dataset, folder: RunFolder | None, narrator: Narra
         RequestError: something about the request cannot work; nothing was written.
     """
     torch.set_num_threads(run.threads or cores())
-    objective = _objective(run, dataset)
-    _check_names(run, objective)
+    objective = objective_for(run, dataset)
     began = time.perf_counter()
     narrator.stage("Load the base")
     model = load(run.base)
     narrator.say(f"{run.base}: {model.family} {model.kind.replace('_', '-')}, {count_text(_size(model))} parameters")
-    if isinstance(objective, Classification):
-        objective = objective.resolve(model.kind)
-        objective = objective.model_copy(update={"labels": objective.labels or _labels(dataset)})
+    objective = decided(objective, model.kind, dataset)
     settled = settle(run.training, run.method, rows=len(dataset.train), parameters=_size(model))
     rendering = run.rendering.settled(dataset.train)
     renderer = Renderer(model.tokenizer, model.kind, model.context, rendering)
     loaded = time.perf_counter()
 
     narrator.stage("Show what is trained on")
-    planted = objective.plant(dataset.train, renderer)
-    # On a decoder with a new head no token is a target, so there is nothing to guard; the counts stand all the same.
-    reads_only = isinstance(objective, Classification) and objective.with_head
-    counts = (count if reads_only else audit)(planted, renderer)
-    trees = [item.tree for item in planted if not isinstance(item, Refusal)]
-    narrator.say(_sentence(counts, reads_only))
+    planted = plant(objective, dataset.train, renderer)
+    trees = [item.tree for item in planted.entries if not isinstance(item, Refusal)]
+    narrator.say(planted.sentence)
     rendered = time.perf_counter()
 
     tuning = settled.method.attach(model, run.seed)
     labels = objective.labels if isinstance(objective, Classification) else ()
     head = objective.make_head(model, labels, run.seed) if isinstance(objective, Classification) else None
     probed = probe(model)
-    parameters = tuning.parameters() | ({f"head.{name}": value for name, value in head.named_parameters()} if head is not None else {})
+    parameters = tuning.parameters() | (
+        {f"head.{name}": value for name, value in head.named_parameters()} if head is not None else {}
+    )
     if not parameters:
-        raise ConfigurationError("nothing would be trained", where="method", hint="This method needs an objective that brings a new head.")
-    engine = Engine(model, parameters, layout=probed.layout, position_offset=probed.position_offset, head=head, own_head=probed.own_head)
+        raise ConfigurationError(
+            "nothing would be trained", where="method", hint="This method needs an objective that brings a new head."
+        )
+    engine = Engine(
+        model, parameters, layout=probed.layout, position_offset=probed.position_offset, head=head, own_head=probed.own_head
+    )
     if settled.training.checkpointing:
         model.network.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    total = total_steps(settled.training, len(trees))
+    plan = Plan(trees, settled.training.batch_size or 16, settled.training.token_budget, run.seed, total)
     reasons = dict(settled.reasons)
     precision = settled.training.precision
     if precision == "auto":
-        precision, reasons["training.precision"] = _precision(engine, objective, trees, settled.training.token_budget)
+        precision, reasons["training.precision"] = _precision(engine, objective, plan)
     resolved = run.model_copy(
         update={
             "method": settled.method,
@@ -172,9 +172,12 @@ def set_up(run: Run, dataset: Dataset, folder: RunFolder | None, narrator: Narra
     if precision == "bfloat16":
         engine.use_precision("bfloat16")
     engine.optimizer = Optimizer(settled.training.optimizer, engine.parameters)
-    total = total_steps(settled.training, len(trees))
-    plan = Plan(trees, settled.training.batch_size or 16, settled.training.token_budget, run.seed, total)
-    pace = Pace(settled.training.learning_rate or 1e-4, settled.training.schedule, round(total * settled.training.warmup), settled.training.clip)
+    pace = Pace(
+        settled.training.learning_rate or 1e-4,
+        settled.training.schedule,
+        round(total * settled.training.warmup),
+        settled.training.clip,
+    )
 
     narrator.stage("Estimate")
     guess = _estimate(engine, objective, plan)
@@ -182,32 +185,33 @@ def set_up(run: Run, dataset: Dataset, folder: RunFolder | None, narrator: Narra
     for key, reason in reasons.items():
         narrator.say(f"{key} = {reason}")
     refuse_if_too_large(guess, plan.token_budget)
-    seconds = {"Load the base": loaded - began, "Show what is trained on": rendered - loaded, "Estimate": time.perf_counter() - rendered}
+    seconds = {
+        "Load the base": loaded - began,
+        "Show what is trained on": rendered - loaded,
+        "Estimate": time.perf_counter() - rendered,
+    }
     warnings = [*model.notes, *([f"Layout: {probed.reason}."] if probed.layout == "padded" else [])]
     return Workshop(
-        run=resolved, folder=folder or RunFolder(run.folder), narrator=narrator, dataset=dataset, model=model, renderer=renderer,
-        objective=objective, labels=labels, tuning=tuning, engine=engine, probed=probed, plan=plan, pace=pace, targets=counts,
-        estimate=guess, reasons=reasons, metrics=run.evaluation.metrics or objective.metrics, seconds=seconds, warnings=warnings,
+        run=resolved,
+        folder=folder or RunFolder(run.folder),
+        narrator=narrator,
+        dataset=dataset,
+        model=model,
+        renderer=renderer,
+        objective=objective,
+        labels=labels,
+        tuning=tuning,
+        engine=engine,
+        probed=probed,
+        plan=plan,
+        pace=pace,
+        targets=planted.counts,
+        estimate=guess,
+        reasons=reasons,
+        metrics=run.evaluation.metrics or objective.metrics,
+        seconds=seconds,
+        warnings=warnings,
     )
-
-
-def _objective(run: Run, dataset: Dataset) -> Objective:
-    """What was asked for, or what the rows suggest; refused where the rows cannot serve it."""
-    labelled = bool(dataset.train) and isinstance(dataset.train[0], LabelRow)
-    objective = run.objective or (Classification() if labelled else SFT())
-    usable = objective.rows
-    if dataset.train and not isinstance(dataset.train[0], usable):
-        shapes = [kind.shape for kind in usable]
-        raise DataError(f"rows of shape '{dataset.shape}' cannot serve this objective", where="objective", allowed=shapes, given=dataset.shape)
-    return objective
-
-
-def _sentence(counts: TargetCounts, reads_only: bool) -> str:
-    """What is trained on, as one line."""
-    learned = "one label a row" if reads_only else f"{counts.trained} of {counts.tokens} tokens learned ({share_text(counts.trained, counts.tokens)})"
-    refused = "".join(f"; {entry.rows} rows refused: {REASONS[entry.reason]}" for entry in counts.refused)
-    cut = f"; {counts.truncated_rows} rows truncated ({counts.answers_cut} of them lost a part of the answer)" if counts.truncated_rows else ""
-    return f"{counts.rows} rows, {learned}, longest {counts.length_max} tokens{cut}{refused}"
 
 
 def _evaluation(run: Run, trees: Sequence[Tree]) -> Evaluation:
@@ -219,30 +223,18 @@ def _evaluation(run: Run, trees: Sequence[Tree]) -> Evaluation:
     return asked.model_copy(update={"sampling": asked.sampling.model_copy(update={"max_new_tokens": min(256, longest + 8)})})
 
 
-def _check_names(run: Run, objective: Objective) -> None:
-    from tunewright.metrics import room as metrics
-
-    for name in run.evaluation.metrics:
-        metrics[name]
-    direction(run.training.monitor)
-
-
-def _labels(dataset: Dataset) -> tuple[str, ...]:
-    return tuple(sorted({row.label for row in dataset.train if isinstance(row, LabelRow)}))
-
-
 def _size(model: Model) -> int:
     return sum(parameter.numel() for parameter in model.network.parameters())
 
 
-def _sample(trees: Sequence[Tree], plan_budget: int) -> list[list[Tree]]:
-    """The forward passes of a first step of up to 32 rows: real ones, in their real proportions."""
-    (first, *_) = plan_steps(trees, batch_size=min(32, len(trees)), token_budget=plan_budget, seed=0, epoch=0)
-    return [[trees[index] for index in batch] for batch in first]
+def _largest(plan: Plan) -> list[Tree]:
+    """The forward pass of the first epoch that computes the most."""
+    passes = [batch for number in range(min(plan.per_epoch, plan.total)) for batch in plan.micro_batches(number)]
+    return max(passes, key=lambda batch: sum(tree.size for tree in batch))
 
 
-def _precision(engine: Engine, objective: Objective, trees: Sequence[Tree], budget: int) -> tuple[str, str]:
-    batch = engine.collate(_sample(trees, budget)[0])
+def _precision(engine: Engine, objective: Objective, plan: Plan) -> tuple[str, str]:
+    batch = engine.collate(plan.micro_batches(0)[0])
 
     def trial(precision: str) -> float:
         engine.precision = "bfloat16" if precision == "bfloat16" else "float32"
@@ -262,7 +254,7 @@ def _precision(engine: Engine, objective: Objective, trees: Sequence[Tree], budg
 def _estimate(engine: Engine, objective: Objective, plan: Plan) -> Estimate:
     engine.model.network.train()
     torch.manual_seed(derive(plan.seed, "estimate"))
-    batches = [engine.collate(trees) for trees in _sample(plan.trees, plan.token_budget)[:3]]
-    epoch_tokens = sum(tree.size for tree in plan.trees)
-    tokens = int(epoch_tokens * plan.total / plan.per_epoch)
-    return estimate(engine, objective.loss, batches, steps=plan.total, tokens=tokens, budget=plan.token_budget)
+    largest = _largest(plan)
+    small = largest[: max(1, len(largest) // 8)]
+    tokens = int(sum(tree.size for tree in plan.trees) * plan.total / plan.per_epoch)
+    return estimate(engine, objective.loss, engine.collate(small), engine.collate(largest), steps=plan.total, tokens=tokens)

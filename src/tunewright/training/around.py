@@ -1,6 +1,6 @@
 """What goes around the loop: each wrapper takes steps and yields steps, so they compose like `itertools`.
 
-    steps = checkpointed(stop_early(validated(fit(...), ...), ...), ...)
+steps = checkpointed(stop_early(validated(fit(...), ...), ...), ...)
 """
 
 from __future__ import annotations
@@ -88,4 +88,7 @@ def checkpointed(
             save(step)
         yield step
         if asked:
-            raise Interrupted(f"stopped after step {step.number}, as asked; a checkpoint of that step is kept", hint="Continue with `tunewright resume`.")
+            raise Interrupted(
+                f"stopped after step {step.number}, as asked; a checkpoint of that step is kept",
+                hint="Continue with `tunewright resume`.",
+            )

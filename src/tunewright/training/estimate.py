@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import resource
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -22,7 +22,9 @@ from tunewright.engine.batch import Batch
 from tunewright.engine.engine import Engine
 from tunewright.engine.loss import Loss, chunk_rows
 
-WORKING_SHARE = 0.15  # of activations: buffers that live only inside one operation
+WORKING_SHARE = 0.25  # of activations: buffers that live only inside one operation
+LIBRARIES = 130_000_000  # bytes of what scoring and reporting import, and of what the allocator does not give back
+OVERHEAD = 1.1  # optimizer, collating, logging
 
 
 @dataclass(frozen=True)
@@ -69,48 +71,67 @@ def peak_memory() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def estimate(engine: Engine, loss: Callable[[Engine, Batch], Loss], sample: Sequence[Batch], *, steps: int, tokens: int, budget: int) -> Estimate:
-    """Predict the cost of `steps` optimizer steps.
+def estimate(
+    engine: Engine, loss: Callable[[Engine, Batch], Loss], small: Batch, largest: Batch, *, steps: int, tokens: int
+) -> Estimate:
+    """Predict the cost of `steps` optimizer steps by taking two forward and backward passes whose gradients are thrown away.
 
     Args:
         engine: with its trainable parameters, before training.
-        sample: a few forward passes of this run's own data; their gradients are thrown away.
-        tokens: tokens of the whole run; budget: tokens of the largest forward pass.
+        small: a few rows; what autograd keeps for them is scaled up to `largest`, before that is dared.
+        largest: the largest forward pass of the run; taken for real if the prediction says that it fits.
+        tokens: tokens of the whole run.
     """
-    own = psutil.Process().memory_info().rss
-    kept, seconds, seen, targets = 0, 0.0, 0, 0
-    for number, batch in enumerate(sample):
-        began = time.perf_counter()
-        counter = _Kept(engine)
-        with counter:
-            total, _ = loss(engine, batch)
-        total.backward()
-        if number or len(sample) == 1:  # the first pass warms caches and threads
-            seconds += time.perf_counter() - began
-            seen += batch.tokens
-        targets = max(targets, len(batch.targets_N) * budget // max(1, batch.tokens))
-        kept = max(kept, counter.bytes * budget // max(1, batch.tokens))
-    for parameter in engine.parameters.values():
-        parameter.grad = None
+    held = psutil.Process().memory_info().rss
+    available = psutil.virtual_memory().available + held
     trainable = sum(parameter.numel() for parameter in engine.parameters.values())
-    # gradient, two moments, the best copy so far; and once more for the tensors of a checkpoint on their way to the disk
+    # gradient, two moments, the best copy so far, each four bytes
     training = trainable * 4 * 4
-    vocabulary = engine.model.vocabulary if engine.model.kind != "encoder" else 0
-    logits = 3 * 4 * min(targets, chunk_rows(vocabulary)) * vocabulary if vocabulary else 0
+    _, kept = _pass(engine, loss, small)
+    activations = int(kept * largest.tokens / max(1, small.tokens) * (1 + WORKING_SHARE)) + _logits(engine, largest)
+    peak = held + training + activations
+    pace = small
+    if peak < available:
+        seconds, _ = min(_pass(engine, loss, largest), _pass(engine, loss, largest))
+        pace = largest
+        # What the pass really took, allocator and all, replaces what was predicted for it.
+        peak = max(peak_memory(), psutil.Process().memory_info().rss) + training
+    else:
+        seconds, _ = _pass(engine, loss, small)
     network = sum(parameter.numel() for parameter in engine.model.network.parameters())
-    activations = int(kept * (1 + WORKING_SHARE)) + logits
+    head = 0 if engine.head is None else sum(parameter.numel() for parameter in engine.head.parameters())
     return Estimate(
-        parameters=network + sum(parameter.numel() for parameter in (engine.head.parameters() if engine.head is not None else ())),
+        parameters=network + head,
         trainable=trainable,
-        held=own,
+        held=held,
         training=training,
         activations=activations,
-        peak=max(own + training + activations, peak_memory()),
-        available=psutil.virtual_memory().available + own,
+        peak=peak + LIBRARIES,
+        available=available,
         tokens=tokens,
         steps=steps,
-        seconds=seconds / max(1, seen) * tokens * 1.05,
+        seconds=seconds / max(1, pace.tokens) * tokens * OVERHEAD,
     )
+
+
+def _pass(engine: Engine, loss: Callable[[Engine, Batch], Loss], batch: Batch) -> tuple[float, int]:
+    """Seconds of one forward and backward pass, and the bytes that autograd kept in between."""
+    began = time.perf_counter()
+    counter = _Kept(engine)
+    with counter:
+        total, _ = loss(engine, batch)
+    total.backward()
+    seconds = time.perf_counter() - began
+    for parameter in engine.parameters.values():
+        parameter.grad = None
+    return seconds, counter.bytes
+
+
+def _logits(engine: Engine, batch: Batch) -> int:
+    """Bytes of the largest chunk of logits, its softmax and its gradient."""
+    if engine.model.kind == "encoder" or engine.head is not None:
+        return 0
+    return 3 * 4 * min(len(batch.targets_N), chunk_rows(engine.model.vocabulary)) * engine.model.vocabulary
 
 
 def refuse_if_too_large(found: Estimate, budget: int) -> None:

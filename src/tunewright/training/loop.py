@@ -114,7 +114,9 @@ def fit(engine: Engine, loss: Callable[[Engine, Batch], Loss], plan: Plan, pace:
             mean, norm, done = engine.step(rate, pace.clip)
         except DivergedError as error:
             raise DivergedError(
-                error.problem, where=f"step {number + 1} of {plan.total}", hint=f"Lower the learning rate (it was {rate:.3g}) and resume or start again."
+                error.problem,
+                where=f"step {number + 1} of {plan.total}",
+                hint=f"Lower the learning rate (it was {rate:.3g}) and resume or start again.",
             ) from None
         yield Step(
             number=number + 1,

@@ -17,7 +17,9 @@ class Training(Strict):
     epochs: float | None = Field(None, gt=0, le=1000, description="passes over the training rows")
     max_steps: int | None = Field(None, ge=1, description="stop after this many optimizer steps, whatever `epochs` says")
     batch_size: int | None = Field(None, ge=1, description="rows in one optimizer step")
-    token_budget: int = Field(2048, ge=16, description="tokens in one forward pass; a step is cut to fit, its result stays the same")
+    token_budget: int = Field(
+        2048, ge=16, description="tokens in one forward pass; a step is cut to fit, its result stays the same"
+    )
     schedule: Literal["linear", "cosine", "constant"] = Field("linear", description="how the learning rate falls after warm-up")
     warmup: float = Field(0.05, ge=0, lt=1, description="share of the steps over which the learning rate rises")
     clip: float | None = Field(1.0, gt=0, description="largest gradient norm")

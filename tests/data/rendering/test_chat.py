@@ -197,6 +197,16 @@ def test_a_template_that_ends_no_answer_gets_an_end_token_and_says_so(tiny):
     assert any("end token" in note for note in rendered.notes)
 
 
+def test_a_template_for_another_tokenizer_ends_turns_in_words(tiny):
+    words = tiny.templates["phi3"].replace("<|end|>", "<|stop|>")
+    renderer = Renderer(tiny.byte_level(words), "decoder")
+    row = chat("a", "b", "c", "d")
+    assert renderer.template.turn_end == "<|stop|>"
+    assert trained_runs(renderer, row) == ["b<|stop|>", "d<|stop|></s>"]
+    tokens = renderer.example(row).tree.segments[0].tokens
+    assert renderer.decode(tokens[len(renderer.prompt(row)) :]) == "d"
+
+
 def test_a_template_that_raises_and_one_that_rewrites_are_refused_with_the_reason(tiny):
     renderer = Renderer(tiny.byte_level(tiny.templates["mistral"]), "decoder")
     row = ChatRow(

@@ -16,7 +16,9 @@ def read(shape, **value):
 
 def test_weights_tools_and_extras_are_kept():
     tool = {"role": "tool", "tool_call_id": "1", "content": "4", "name": None}
-    row = read("chat", messages=[USER, CALL, tool, {**DONE, "weight": 0}, USER, {**DONE, "weight": 1}], tools=[{"type": "function"}])
+    row = read(
+        "chat", messages=[USER, CALL, tool, {**DONE, "weight": 0}, USER, {**DONE, "weight": 1}], tools=[{"type": "function"}]
+    )
     assert [message.weight for message in row.messages] == [1, 1, 1, 0, 1, 1]
     assert row.messages[1].content == ""
     assert row.messages[1].extra == {"tool_calls": CALL["tool_calls"]}
@@ -63,7 +65,12 @@ def test_tools_as_json_text_are_read_and_broken_ones_refused():
 
 
 def test_sharegpt_words_are_translated():
-    turns = [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}, {"from": "observation", "value": "c"}, {"from": "gpt", "value": "d"}]
+    turns = [
+        {"from": "human", "value": "a"},
+        {"from": "gpt", "value": "b"},
+        {"from": "observation", "value": "c"},
+        {"from": "gpt", "value": "d"},
+    ]
     row = read("sharegpt", conversations=turns, system="Be brief")
     assert [message.role for message in row.messages] == ["system", "user", "assistant", "tool", "assistant"]
     assert row.messages[0].content == "Be brief"

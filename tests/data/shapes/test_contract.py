@@ -12,7 +12,11 @@ from tunewright.data.sources import Record
 USER, ASSISTANT = {"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}
 EXAMPLES = {
     "chat": ({"messages": [USER, ASSISTANT], "tools": [{"type": "function"}]}, ChatRow, "messages"),
-    "sharegpt": ({"conversations": [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello"}]}, ChatRow, "conversations"),
+    "sharegpt": (
+        {"conversations": [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello"}]},
+        ChatRow,
+        "conversations",
+    ),
     "prompt_completion": ({"prompt": "Hi", "completion": "Hello"}, PromptRow, "completion"),
     "alpaca": ({"instruction": "Greet", "input": "", "output": "Hello"}, PromptRow, "output"),
     "text_label": ({"text": "Hi", "label": "greeting"}, LabelRow, "label"),

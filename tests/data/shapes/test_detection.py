@@ -35,7 +35,11 @@ def test_columns_as_files_have_them(columns, name):
 @pytest.mark.parametrize(
     ("value", "parts"),
     [
-        ({"query": "a", "reply": "b"}, ["found: query, reply", "{query: prompt, reply: completion}", "prompt_completion (prompt + completion)"]),
+        (
+            {"query": "a", "reply": "b"},
+            ["found: query, reply", "{query: prompt, reply: completion}", "prompt_completion (prompt + completion)"],
+        ),
+        ({"id": 1, "section": "a", "dialogue": "b", "summary": "c"}, ["{dialogue: prompt, summary: completion}"]),
         ({"review": "a", "category": "b"}, ["{review: text, category: label}"]),
         ({"promt": "a", "completion": "b"}, ["{promt: prompt}"]),
         ({"dialog": [{}], "id": 1}, ["found: dialog (a list), id (a number)", "{dialog: messages}"]),
@@ -53,12 +57,14 @@ def test_what_fits_nothing_is_answered_with_what_was_probably_meant(value, parts
 
 
 def test_mixed_shapes_are_refused_with_their_counts():
-    with pytest.raises(DataError, match=r"mixed: .*prompt_completion \(2 rows, first at f.jsonl:1\).*chat \(1 rows, first at f.jsonl:3\)"):
+    with pytest.raises(
+        DataError, match=r"mixed: .*prompt_completion \(2 rows, first at f.jsonl:1\).*chat \(1 rows, first at f.jsonl:3\)"
+    ):
         detect(records({"prompt": "a", "completion": "b"}, {"prompt": "c", "completion": "d"}, {"messages": []}))
 
 
 def test_a_tie_is_not_guessed():
-    with pytest.raises(DataError, match="several shapes equally well. Allowed: prompt_completion, text_label"):
+    with pytest.raises(DataError, match=r"several shapes equally well. Allowed: prompt_completion, text_label"):
         detect(records({"question": "a", "answer": "b", "text": "c", "label": "d"}))
 
 

@@ -21,7 +21,11 @@ def read(shape="preference", **value):
 LAYOUTS = {
     "texts": {"prompt": "Q", "chosen": "A", "rejected": "B"},
     "messages": {"prompt": [user("Q")], "chosen": [assistant("A")], "rejected": [assistant("B")]},
-    "prompt text, answers with the prompt": {"prompt": "Q", "chosen": [user("Q"), assistant("A")], "rejected": [user("Q"), assistant("B")]},
+    "prompt text, answers with the prompt": {
+        "prompt": "Q",
+        "chosen": [user("Q"), assistant("A")],
+        "rejected": [user("Q"), assistant("B")],
+    },
     "prompt inside messages": {"chosen": [user("Q"), assistant("A")], "rejected": [user("Q"), assistant("B")]},
     "prompt inside transcripts": {"chosen": "\n\nHuman: Q\n\nAssistant: A", "rejected": "\n\nHuman: Q\n\nAssistant: B"},
     "transcript as prompt": {"prompt": "Human: Q\n\nAssistant:", "chosen": "A", "rejected": "B"},

@@ -25,7 +25,9 @@ def test_instructions_and_their_inputs(value, prompt):
     assert (row.prompt, row.completion) == (prompt, "x")
 
 
-@pytest.mark.parametrize(("label", "text"), [(1, "1"), (0, "0"), (2.0, "2"), ("007", "007"), ("NA", "NA"), (True, "true"), (False, "false")])
+@pytest.mark.parametrize(
+    ("label", "text"), [(1, "1"), (0, "0"), (2.0, "2"), ("007", "007"), ("NA", "NA"), (True, "true"), (False, "false")]
+)
 def test_labels_become_words(label, text):
     assert read("text_label", text="a", label=label).label == text
 

@@ -38,7 +38,9 @@ def test_rows_are_numbered_across_batches(tmp_path):
     path = tmp_path / "f.parquet"
     pyarrow.parquet.write_table(pyarrow.table({"text": [str(i) for i in range(5000)]}), path, row_group_size=700)
     items = list(records(path))
-    assert [item.where.rsplit(" ", 1)[1] for item in items] == [item.value["text"] and str(int(item.value["text"]) + 1) for item in items]
+    assert [item.where.rsplit(" ", 1)[1] for item in items] == [
+        item.value["text"] and str(int(item.value["text"]) + 1) for item in items
+    ]
 
 
 @pytest.fixture

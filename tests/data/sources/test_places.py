@@ -16,7 +16,15 @@ def touch(folder, *names):
 
 
 def test_files_named_like_splits_are_the_splits(tmp_path):
-    touch(tmp_path, "train-00000-of-00002.jsonl", "train-00001-of-00002.jsonl", "data/dev.jsonl", "test.jsonl", "validation_ood.jsonl", ".hidden.jsonl")
+    touch(
+        tmp_path,
+        "train-00000-of-00002.jsonl",
+        "train-00001-of-00002.jsonl",
+        "data/dev.jsonl",
+        "test.jsonl",
+        "validation_ood.jsonl",
+        ".hidden.jsonl",
+    )
     source, path = source_for(tmp_path)
     assert source.splits(path) == {
         "train": [tmp_path / "train-00000-of-00002.jsonl", tmp_path / "train-00001-of-00002.jsonl"],
@@ -29,7 +37,7 @@ def test_other_files_are_one_data_set_in_the_order_of_their_names(tmp_path):
     touch(tmp_path, "b.jsonl", "a/z.jsonl", "a.jsonl", "README.txt", "notes.md")
     source, path = source_for(tmp_path)
     assert source.splits(path) == {}
-    assert [item.value["text"] for item in records(tmp_path) if isinstance(item, Record)] == ["a.jsonl", "a/z.jsonl", "b.jsonl"]
+    assert [item.value["text"] for item in records(tmp_path) if isinstance(item, Record)] == ["a/z.jsonl", "a.jsonl", "b.jsonl"]
 
 
 def test_a_folder_without_data(tmp_path):
@@ -53,12 +61,12 @@ def offline(monkeypatch, tmp_path):
 
 @pytest.mark.parametrize("place", ["owner/name", "hub:owner/name", "owner/name/english", "owner/name[train]"])
 def test_the_hub_without_a_network_is_told_at_once(offline, place):
-    with pytest.raises(DataError, match="no data set of that name could be loaded from the hub .*Network is unreachable"):
+    with pytest.raises(DataError, match=r"no data set of that name could be loaded from the hub .*Network is unreachable"):
         list(records(place))
 
 
 def test_a_wrong_name_is_told_without_the_network(offline):
-    with pytest.raises(DataError, match="is not the name of a data set on the hub. Write hub:owner/name"):
+    with pytest.raises(DataError, match=r"is not the name of a data set on the hub. Write hub:owner/name"):
         list(records("hub:a b"))
 
 

@@ -2,6 +2,7 @@
 
 import pytest
 
+from tunewright.core.configuration import override
 from tunewright.core.errors import ConfigurationError, DataError
 from tunewright.data.sources import Note, Problem, records
 
@@ -37,7 +38,11 @@ def test_ragged_rows_and_bad_quotes_are_problems(tmp_path):
         ("a,b,a\n1,2,3\n", "f.csv", ":1: the column 'a' stands in the header twice"),
         ("a,,\n1,2,3\n", "f.csv", "a column without a name stands in the header twice"),
         ("a,b\n", "f.csv", "has a header but no rows"),
-        ("prompt;completion\na;b\n", "f.csv", "the delimiter is not a comma. It looks like a semicolon: say `--data.delimiter ';'`"),
+        (
+            "prompt;completion\na;b\n",
+            "f.csv",
+            "the delimiter is not a comma. It looks like a semicolon: say `--data.delimiter ';'`",
+        ),
         ("prompt\tcompletion\na\tb\n", "f.csv", "It looks like a tab: say `--data.delimiter '\\t'`"),
         ("prompt,completion\na,b\n", "f.tsv", "It looks like a comma"),
         ("\n  \n\n", "f.csv", "only blank lines"),
@@ -64,3 +69,13 @@ def test_a_tab_may_be_written_as_the_hint_says(tmp_path):
 
 def test_fields_longer_than_the_csv_module_allows_by_itself(tmp_path):
     assert len(read(tmp_path, "a,b\n" + "x" * 200_000 + ",1\n")[0].value["a"]) == 200_000
+
+
+@pytest.mark.parametrize("mark", [";", "\t", "|"])
+def test_the_hint_for_another_delimiter_works_as_it_is_written(tmp_path, mark):
+    text = f"a{mark}b\n1{mark}2\n"
+    with pytest.raises(DataError) as caught:
+        read(tmp_path, text)
+    written = caught.value.hint.split("--data.delimiter ")[1].rstrip("`.").strip("'")
+    given = override({}, [("delimiter", written)])["delimiter"]
+    assert read(tmp_path, text, delimiter=given)[0].value == {"a": "1", "b": "2"}

@@ -1,4 +1,8 @@
-"""Conversations to drafts: guarded against control tokens in what people wrote, cut where each answer begins."""
+"""Conversations to drafts: guarded against control tokens in what people wrote, cut where each answer begins.
+
+Not covered: roles that a template writes as plain words ("User:", "[INST]" where it is no token). A row that spells those looks to
+the model like another turn, and no way of encoding it can change that.
+"""
 
 from __future__ import annotations
 

@@ -166,6 +166,8 @@ class Renderer:
         stops = self.stops
         end = next((index for index, token in enumerate(tokens) if token in stops), len(tokens))
         text = self.encoding.decode(tokens[:end]).rstrip()
+        if not self.template.plain and self.template.turn_end:
+            text = text.removesuffix(self.template.turn_end).rstrip()  # an end that is written in words is no special token
         return text[1:] if text[:1] == " " and text[1:2] != " " else text
 
     @cached_property

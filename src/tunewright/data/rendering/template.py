@@ -34,6 +34,7 @@ MARKERS = re.compile(r"\{%-?\s*generation\s*-?%\}")
 # What a template can raise besides jinja's own errors, when a conversation is not of the kind that it was written for.
 FAILURES = (TemplateError, TypeError, ValueError, LookupError, AttributeError)
 _END = "\ufdd1"
+_WHOLE = re.compile(r".*[>\]\n]", re.DOTALL)
 
 Messages = Sequence[dict[str, Any]]
 
@@ -123,7 +124,11 @@ class ChatTemplate:
         shared = _common_prefix(last, followed)
         control = self.encoding.special_pattern
         found = control.search(shared) if control else None
-        return shared[: found.end()] if found else shared.rstrip()
+        if found:
+            return shared[: found.end()]
+        # Words that are no token. The next turn's header may begin alike ("<|end|>\n<|user|>"), so only whole tags or lines count.
+        whole = _WHOLE.match(shared)
+        return whole[0].rstrip() if whole else ""
 
     @cached_property
     def opens_turns(self) -> bool:

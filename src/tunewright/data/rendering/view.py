@@ -115,8 +115,7 @@ def to_html(entries: Sequence[Rendered | Refusal], tokenizer: PreTrainedTokenize
     facts += [f"{cut:,} truncated"] if cut else []
     facts += [f"{refused:,} refused"] if refused else []
     body = "\n".join(_card(entry, tokenizer) for entry in entries)
-    legend = f'<span class="l">learned</span> <span>read only</span> <span class="s">control token</span> <span class="n">{RETURN}</span> line break'
-    return _PAGE.format(title=escape(title), facts=escape(" · ".join(facts)), legend=legend, body=body, style=_STYLE)
+    return _PAGE.format(title=escape(title), facts=escape(" · ".join(facts)), line_break=RETURN, body=body, style=_STYLE)
 
 
 def _card(entry: Rendered | Refusal, tokenizer: PreTrainedTokenizerFast) -> str:
@@ -155,13 +154,15 @@ _STYLE = """
   --learned: #c9efd2; --edge: #15803d; --special: #1d4ed8; --bad: #b42318; }
 @media (prefers-color-scheme: dark) { :root { --ink: #e6e8ec; --paper: #14171c; --card: #1b1f26; --line: #313844; --soft: #98a2b3;
   --learned: #14532d; --edge: #4ade80; --special: #93b4ff; --bad: #fda29b; } }
-body { margin: 0 auto; max-width: 60rem; padding: 2rem 1rem; font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper); }
+body { margin: 0 auto; max-width: 60rem; padding: 2rem 1rem; font: 15px/1.5 system-ui, sans-serif;
+  color: var(--ink); background: var(--paper); }
 h1 { font-size: 1.3rem; margin: 0; } p { color: var(--soft); margin: .3rem 0 1rem; }
 section { background: var(--card); border: 1px solid var(--line); border-radius: 8px; padding: .8rem 1rem; margin: 1rem 0; }
 h2 { font-size: .8rem; font-weight: 500; color: var(--soft); margin: 0 0 .5rem; overflow-wrap: anywhere; }
 h3 { font-size: .75rem; font-weight: 500; color: var(--soft); margin: .6rem 0 .2rem; }
 pre { margin: 0; font: 13.5px/1.7 ui-monospace, "DejaVu Sans Mono", monospace; white-space: pre-wrap; overflow-wrap: anywhere; }
-p .l { color: var(--ink); } .l { background: var(--learned); border-bottom: 2px solid var(--edge); } .s { color: var(--special); font-weight: 600; }
+p .l { color: var(--ink); } .l { background: var(--learned); border-bottom: 2px solid var(--edge); }
+.s { color: var(--special); font-weight: 600; }
 .n { color: var(--soft); font-weight: 400; } .refused { border-color: var(--bad); } .refused h2 { color: var(--bad); }
 pre span:hover { outline: 1px solid var(--edge); }
 """
@@ -169,7 +170,8 @@ _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
 <title>{title}</title><style>{style}</style></head>
-<body><h1>{title}</h1><p>{facts}</p><p>{legend}</p>
+<body><h1>{title}</h1><p>{facts}</p>
+<p><span class="l">learned</span> read only <span class="s">control token</span> <span class="n">{line_break}</span> line break</p>
 {body}
 </body></html>
 """

@@ -66,8 +66,9 @@ class Shape(ABC):
         found = self.uses(record.value)
         if not found:
             closest = min(self.keys, key=lambda needed: sum(key not in record.value for key in needed))
-            missing = ", ".join(f"'{key}'" for key in closest if key not in record.value)
-            raise RowProblem("missing_column", f"the column {missing} is missing (it has {', '.join(record.value) or 'none'})")
+            missing = [f"'{key}'" for key in closest if key not in record.value]
+            subject = f"the column {missing[0]} is" if len(missing) == 1 else f"the columns {', '.join(missing)} are"
+            raise RowProblem("missing_column", f"{subject} missing (it has {', '.join(record.value) or 'none'})")
         return found
 
 

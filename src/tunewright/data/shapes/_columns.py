@@ -9,7 +9,22 @@ from tunewright.core.errors import nearest
 
 # What files call these things. Used for suggestions only: a guess is shown to the user, never taken silently.
 _MEANT = {
-    "prompt": ("query", "user", "source", "src", "input", "question", "request", "instruction", "problem", "human", "context"),
+    "prompt": (
+        "query",
+        "user",
+        "source",
+        "src",
+        "input",
+        "question",
+        "request",
+        "instruction",
+        "problem",
+        "human",
+        "dialogue",
+        "article",
+        "document",
+        "context",
+    ),
     "completion": (
         "response",
         "answer",

@@ -63,17 +63,15 @@ def read_table(places: Sequence[Path | str], role: str, settings: Settings) -> T
     types: dict[str, type] = {}
     columns: Counter[tuple[str, ...]] = Counter()
     for item in items:
-        if isinstance(item, Note):
-            table.notes.append(f"{item.where}: {item.message}")
-        elif isinstance(item, Problem):
-            table.drops.append(Drop(item.where, item.kind, item.message, role))
-        else:
+        if isinstance(item, Record):
             columns[tuple(item.value)] += 1
-            outcome = _row(item, table.shape, settings, types)
-            if isinstance(outcome, Row):
-                table.rows.append(outcome)
-            else:
-                table.drops.append(Drop(item.where, outcome.kind, outcome.message, role))
+        outcome = _row(item, table.shape, settings, types) if isinstance(item, Record) else item
+        if isinstance(outcome, Note):
+            table.notes.append(f"{outcome.where}: {outcome.message}")
+        elif isinstance(outcome, Problem):
+            table.drops.append(Drop(*outcome, split=role))
+        else:
+            table.rows.append(outcome)
     problems = [Problem(drop.where, drop.kind, drop.message) for drop in table.drops]
     if len(problems) > settings.bad_rows_limit * (len(problems) + len(table.rows)):
         raise _too_many(problems, len(table.rows), settings.bad_rows_limit, where)
@@ -127,7 +125,7 @@ def _shape(good: Sequence[Record], settings: Settings) -> Detected:
     return Detected(room[settings.shape](), settings.shape, "it was asked for")
 
 
-def _row(record: Record, detected: Detected, settings: Settings, types: dict[str, type]) -> Row | RowProblem:
+def _row(record: Record, detected: Detected, settings: Settings, types: dict[str, type]) -> Row | Problem:
     shape = detected.shape
     renamed = _renamed(record, settings.columns)
     try:
@@ -136,7 +134,7 @@ def _row(record: Record, detected: Detected, settings: Settings, types: dict[str
             _same_type(renamed, column, types)
         return row if settings.group is None else replace(row, group=_group(record, settings.group))
     except RowProblem as problem:
-        return problem
+        return Problem(record.where, problem.kind, problem.message)
 
 
 def _same_type(record: Record, column: str, types: dict[str, type]) -> None:
@@ -178,4 +176,8 @@ def _column_notes(table: Table, columns: Counter[tuple[str, ...]], settings: Set
     unused = [name for name in (table.rows[0].metadata if table.rows else ()) if name != settings.group]
     if unused:
         notes.append(f"columns that are kept but not learned from: {', '.join(unused)}")
+    if unused and table.shape.shape.weak and settings.shape is None:
+        notes.append(
+            f"every word is learned, as plain text; if a column holds the label, say `--data.columns '{{{unused[0]}: label}}'`"
+        )
     return notes

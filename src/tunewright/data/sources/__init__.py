@@ -78,7 +78,7 @@ def source_for(place: Path | str) -> tuple[Source, Path]:
     """
     path = Path(place)
     sources = [room[name]() for name in room.names()]
-    if not os.path.lexists(path):
+    if not os.path.lexists(path) and not str(place).startswith("."):
         remote = next((source for source in sources if source.accepts(path)), None)
         if remote is not None:
             return remote, path

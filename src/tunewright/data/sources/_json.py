@@ -83,18 +83,14 @@ def _depth(value: Any) -> int:
 def _explained(text: str, error: json.JSONDecodeError) -> str:
     here = text[error.pos : error.pos + 1]
     before = text[: error.pos].rstrip()[-1:]
-    if text.lstrip()[:1] in ("#", "/"):
-        reason = "a comment, which JSON does not have"
-    elif here == "'" or text.lstrip().startswith("{'"):
-        reason = "single quotes; JSON needs double quotes (is it a Python dictionary?)"
-    elif before == "," and here in ("}", "]"):
-        reason = f"a comma before '{here}'"
-    elif error.pos >= len(text.rstrip()) or error.msg.startswith("Unterminated"):
-        reason = "the text ends too early (cut off?)"
-    elif error.msg == "Extra data":
-        reason = "more text after the end of the value"
-    else:
-        reason = error.msg[0].lower() + error.msg[1:]
+    readings = (
+        (text.lstrip()[:1] in ("#", "/"), "a comment, which JSON does not have"),
+        (here == "'" or text.lstrip().startswith("{'"), "single quotes; JSON needs double quotes (is it a Python dictionary?)"),
+        (before == "," and here in ("}", "]"), f"a comma before '{here}'"),
+        (error.pos >= len(text.rstrip()) or error.msg.startswith("Unterminated"), "the text ends too early (cut off?)"),
+        (error.msg == "Extra data", "more text after the end of the value"),
+    )
+    reason = next((said for holds, said in readings if holds), error.msg[0].lower() + error.msg[1:])
     return f"not valid JSON: {reason}, column {error.colno}"
 
 

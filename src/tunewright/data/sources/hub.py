@@ -31,7 +31,7 @@ class Hub(Source):
         if text.startswith("hub:"):
             return True
         # A mistyped path must be told as one, and not looked up on the network.
-        looks_local = path.suffix.lower() in _FILES or path.is_absolute() or text.startswith(".") or path.parent.is_dir()
+        looks_local = path.suffix.lower() in _FILES or path.is_absolute() or path.parent.is_dir()
         return not looks_local and _PLACE.fullmatch(text) is not None
 
     def records(self, path: Path) -> Iterator[Record | Problem | Note]:

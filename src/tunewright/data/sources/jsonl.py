@@ -100,8 +100,8 @@ def _array(path: Path) -> Iterator[Record | Problem]:
             here = f"{path}:{1 + text.count(chr(10), 0, place)}"
             raise DataError("the array is cut off: ',' or ']' is missing", where=here)
         place = _after_space(text, place + 1) if separator == "," else place
-    rest = text[place + 1 :].strip()
-    if rest:
+    place = _after_space(text, place + 1)
+    if place < len(text):
         raise DataError("there is more text after the end of the array", where=f"{path}:{1 + text.count(chr(10), 0, place)}")
 
 

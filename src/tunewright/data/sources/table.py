@@ -30,6 +30,7 @@ class Table(Source):
         self.delimiter = delimiter
 
     def separated_by(self, delimiter: str) -> Source:
+        delimiter = "\t" if delimiter == "\\t" else delimiter
         if len(delimiter) != 1 or delimiter in '"\r\n':
             raise ConfigurationError(f"a delimiter is one character, not '{delimiter}'", where="data.delimiter", hint="Try ';'.")
         return Table(delimiter)
@@ -77,7 +78,8 @@ def _check_header(header: list[str], delimiter: str, where: str) -> None:
         raise DataError(f"{shown} stands in the header twice", where=where, hint="Give each column its own name.")
     other = max((mark for mark in _NAMES if mark != delimiter), key=header[0].count)
     if len(header) == 1 and header[0].count(other):
-        said = {"\t": "'\\t'"}.get(other, f"'{other}'")
+        # Settings are read as YAML, where a bare bar begins a block of text.
+        said = {"\t": "'\\t'", "|": "'\"|\"'"}.get(other, f"'{other}'")
         raise DataError(
             f"there is one column only, '{header[0]}': the delimiter is not {_NAMES.get(delimiter, repr(delimiter))}",
             where=where,

@@ -1,0 +1,34 @@
+"""Ctrl-C and SIGTERM while a run works: the first asks it to stop at the next step with a checkpoint, the second ends it at once."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+ASKED = b"\nStopping after this step, with a checkpoint. Once more stops at once.\n"
+AT_ONCE = b"\nStopped at once.\n"
+
+
+@contextmanager
+def stop_when_asked() -> Iterator[Callable[[], bool]]:
+    """Within it, a signal sets the answer of the callable that is yielded."""
+    asked: list[int] = []
+
+    def hear(number: int, frame: FrameType | None) -> None:
+        # Plain writes only: a signal may come in the middle of anyone's print.
+        os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, AT_ONCE if asked else ASKED)
+        if asked:
+            # Files are written beside their place and renamed, so there is nothing that leaving now could break.
+            os._exit(1)
+        asked.append(number)
+
+    before = {number: signal.signal(number, hear) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: bool(asked)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
