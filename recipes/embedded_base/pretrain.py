@@ -48,7 +48,7 @@ class Settings:
     kv_heads: int = 2
     context: int = 512
     batch: int = 4
-    steps: int = 6000
+    steps: int = 4550
     decay: int = 700
     warmup: int = 200
     learning_rate: float = 2e-3

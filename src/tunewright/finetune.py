@@ -64,6 +64,7 @@ class Run(Strict):
     evaluation: Evaluation = Evaluation()
     seed: int = Field(0, ge=0, le=2**32)
     threads: int | None = Field(None, ge=1, description="CPU threads; all cores when not given")
+    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto takes a GPU when there is one")
     name: str | None = Field(None, pattern=r"^[\w][\w.\- ]{0,99}$", description="of the run folder; from data and time when not given")
     folder: Path = Field(Path("runs"), description="where run folders stand")
 

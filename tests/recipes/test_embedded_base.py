@@ -3,6 +3,7 @@
 import hashlib
 import importlib
 import json
+import math
 import random
 import re
 import sys
@@ -183,7 +184,7 @@ def test_chat_template_marks_the_beginning_once(tokenizer: PreTrainedTokenizerBa
     text = tokenizer.apply_chat_template(talk, tokenize=False)
     assert text == "<s>System: Be kind.\nUser: Hello\nAssistant: Hi</s>\n"
     asked = tokenizer.apply_chat_template(talk[:2], tokenize=False, add_generation_prompt=True)
-    assert asked == "<s>System: Be kind.\nUser: Hello\nAssistant:"
+    assert asked == "<s>System: Be kind.\nUser: Hello\nAssistant: "
     assert "generation %}" not in tokenizer.chat_template
     assert tokenizer(text, add_special_tokens=False)["input_ids"].count(1) == 1
 
@@ -191,25 +192,36 @@ def test_chat_template_marks_the_beginning_once(tokenizer: PreTrainedTokenizerBa
 # pre-training in small
 
 
-def _tiny(recipe: SimpleNamespace, folder: Path) -> tuple[dict[str, torch.Tensor], list[float]]:
-    settings = replace(
-        recipe.pretrain.Settings(), vocabulary=400, width=32, inner=64, layers=2, heads=2, kv_heads=1, context=64, batch=4,
-        steps=60,
-        decay=20, warmup=3, bf16=False, tokenizer_documents=60, learning_rate=1e-2,
-    )  # fmt: skip
+def _tiny(recipe: SimpleNamespace, folder: Path) -> tuple[dict[str, torch.Tensor], float]:
+    shape = {"vocabulary": 400, "width": 32, "inner": 64, "layers": 2, "heads": 2, "kv_heads": 1, "context": 32, "batch": 4}
+    course = {"steps": 40, "decay": 10, "warmup": 3, "learning_rate": 1e-2, "bf16": False, "tokenizer_documents": 60}
+    settings = replace(recipe.pretrain.Settings(), **shape, **course)
     world = recipe.world.World(settings.seed)
     tokenizer = recipe.pretrain.train_tokenizer(world, settings)
     network = recipe.pretrain.build(settings)
-    recipe.pretrain.pretrain(network, tokenizer, world, settings, folder / "loss.csv")
-    losses = [float(line.split(",")[3]) for line in (folder / "loss.csv").read_text().splitlines()[1:]]
-    return network.state_dict(), [loss for loss in losses if loss == loss]
+    _, result = recipe.pretrain.pretrain(network, tokenizer, world, settings, folder / "loss.csv")
+    return network.state_dict(), result["held_out_loss"]
 
 
 def test_tiny_pretraining_learns_and_repeats_bit_for_bit(recipe: SimpleNamespace, tmp_path: Path) -> None:
-    first, losses = _tiny(recipe, tmp_path / "a")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    first, loss = _tiny(recipe, tmp_path / "a")
     second, _ = _tiny(recipe, tmp_path / "b")
-    assert losses[-1] < losses[0] - 1.0
+    torch.set_num_threads(threads)
+    assert loss < math.log(400) - 0.7  # a uniform guess among 400 tokens loses log(400)
     assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_a_run_finished_early_is_the_run_of_its_settings(recipe: SimpleNamespace, tmp_path: Path) -> None:
+    settings = replace(recipe.pretrain.Settings(), steps=1000, decay=100)
+    wish = tmp_path / "finish"
+    assert recipe.pretrain.finished_early(settings, 299, wish) == settings
+    wish.touch()
+    cut = recipe.pretrain.finished_early(settings, 299, wish)
+    assert cut.steps == 400
+    assert [recipe.pretrain.rate(step, cut) for step in range(300)] == [recipe.pretrain.rate(step, settings) for step in range(300)]
+    assert recipe.pretrain.finished_early(settings, 950, wish) == settings
 
 
 # the folder that ships
@@ -242,11 +254,11 @@ def test_it_speaks_the_language_of_its_town(
 
 
 def test_it_copies_a_name_it_cannot_know(network: torch.nn.Module, tokenizer: PreTrainedTokenizerBase) -> None:
-    start = 'Bogrit Tannel lives in Wexford Lane. She is a nurse. "Where does Bogrit live?" asked Tom. "In'
+    start = 'Ansel Tannel lives in Reed Lane. She is a nurse. "Where does Ansel live?" asked Tom. "In'
     encoded = tokenizer(start, return_tensors="pt")
     with torch.no_grad():
         ids = network.generate(**encoded, max_new_tokens=8, do_sample=False)
-    assert tokenizer.decode(ids[0, encoded["input_ids"].shape[1] :]).startswith(" Wexford Lane")
+    assert tokenizer.decode(ids[0, encoded["input_ids"].shape[1] :]).startswith(" Reed Lane")
 
 
 # the examples
@@ -257,7 +269,7 @@ def test_examples_are_what_the_recipe_writes(recipe: SimpleNamespace) -> None:
     assert rows == recipe.quickstart.distinct(recipe.quickstart.order, len(rows), 7)
     assert len({row["prompt"] for row in rows}) == len(rows) >= 900
     assert len({row["completion"] for row in rows}) > 0.95 * len(rows)
-    assert all(re.fullmatch(r"\d+ [a-z ]+(, \d+ [a-z ]+)* \| \w+day \| \w+, \w+ \w+", row["completion"]) for row in rows)
+    assert all(re.fullmatch(r"\d+ [a-z ]+(, \d+ [a-z ]+)* \| \w+, \w+ \w+", row["completion"]) for row in rows)
     reviews = [json.loads(line) for line in tunewright.examples.path("reviews.jsonl").read_text().splitlines()]
     assert reviews == recipe.quickstart.distinct(recipe.quickstart.review, len(reviews), 7)
     assert {row["label"] for row in reviews} == {"complaint", "praise", "question"}

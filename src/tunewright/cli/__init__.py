@@ -6,6 +6,7 @@ output, errors included; progress and logs always go to standard error. No trace
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Sequence
 
@@ -38,7 +39,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         from tunewright.cli.verbs import dispatch
 
-        outcome = dispatch(tokens)
+        # With --json standard output holds one object and nothing else, whoever prints.
+        with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
+            outcome = dispatch(tokens)
         terminal.show(outcome, as_json)
         return outcome.exit_code
     except BrokenPipeError:

@@ -26,8 +26,17 @@ def crashed(error: Exception, as_json: bool, debug: bool) -> int:
     first = next(iter(str(error).strip().splitlines()), "")[:300]
     problem = f"{type(error).__name__}: {first}" if first else type(error).__name__
     place = _keep_traceback(error)
-    hint = f"This should not happen; the traceback is in {place}." if place else "This should not happen; run it again with --debug."
-    facts = {"error": type(error).__name__, "message": f"{problem}. {hint}", "where": place, "given": "", "allowed": [], "hint": hint}
+    hint = (
+        f"This should not happen; the traceback is in {place}." if place else "This should not happen; run it again with --debug."
+    )
+    facts = {
+        "error": type(error).__name__,
+        "message": f"{problem}. {hint}",
+        "where": place,
+        "given": "",
+        "allowed": [],
+        "hint": hint,
+    }
     _tell(f"{problem}\n{hint}", facts, as_json)
     if debug:
         traceback.print_exception(error)

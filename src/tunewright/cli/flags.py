@@ -152,7 +152,9 @@ def _unknown(flag: str, name: str, known: Mapping[str, Setting]) -> Configuratio
     if guess is None:
         return ConfigurationError("there is no such flag", where=flag, allowed=allowed, hint="See `tunewright tune --help`.")
     meant = f"--{by_spelling[guess]}"
-    return ConfigurationError("there is no such flag", where=flag, allowed=[meant, *(name for name in allowed if name != meant)], given=meant)
+    return ConfigurationError(
+        "there is no such flag", where=flag, allowed=[meant, *(name for name in allowed if name != meant)], given=meant
+    )
 
 
 def _put(asked: Asked, setting: Setting, value: str, flag: str) -> None:
@@ -183,7 +185,11 @@ def _name_entries(asked: Asked, known: Mapping[str, Setting]) -> None:
         if not below or key in asked.given or "name" in below or asked.data.get(key) is not None:
             continue
         default = Run.model_fields[key].default
-        names = [room.name_of(default)] if default is not None else [name for name in room.names() if set(below) <= set(room[name].model_fields)]
+        names = (
+            [room.name_of(default)]
+            if default is not None
+            else [name for name in room.names() if set(below) <= set(room[name].model_fields)]
+        )
         if len(names) != 1:
             problem = f"which {key} is meant by --{key}.{below[0]}?"
             raise ConfigurationError(problem, where=f"--{key}", allowed=names or room.names(), hint=f"Add `--{key} NAME`.")

@@ -68,7 +68,12 @@ class RichNarrator(Narrator):
         validation = {name.removeprefix(VALIDATION): value for name, value in facts.items() if name.startswith(VALIDATION)}
         if validation:
             found = "  ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in validation.items())
-            self._line(Text.assemble((f"step {done:>{len(str(total))}}", "" if self.drawing else ""), (f"   validation  {found}", "dim" if self.drawing else "")))
+            self._line(
+                Text.assemble(
+                    (f"step {done:>{len(str(total))}}", "" if self.drawing else ""),
+                    (f"   validation  {found}", "dim" if self.drawing else ""),
+                )
+            )
         elif not self.drawing and self.bar.due(done == total):
             self._line(Text(f"step {done} of {total}  {self.bar.sentence()}"))
 

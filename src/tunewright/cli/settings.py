@@ -69,7 +69,9 @@ def _below(kind: type[BaseModel], prefix: str, named: Mapping[str, str | None]) 
         name = f"{prefix}{key}"
         inner = _models_in(field.annotation)
         if name in ROOMS:
-            yield Setting(name, "other", _default_entry(name, field), field.description or f"one of: {', '.join(ROOMS[name].names())}")
+            yield Setting(
+                name, "other", _default_entry(name, field), field.description or f"one of: {', '.join(ROOMS[name].names())}"
+            )
             chosen = named.get(name)
             for entry in [chosen] if chosen else ROOMS[name].names():
                 yield from _below(ROOMS[name][entry], f"{name}.", {})

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 from tunewright.cli.terminal import Outcome
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
 
 USAGE = {
     "tune": (
@@ -25,7 +29,11 @@ USAGE = {
     "check": (
         "tunewright check DATA [--base BASE] [settings]",
         "Read the data and say what was found: the shape and why, duplicates, leaks, splits, dropped rows; with --base what is learned.",
-        ("tunewright check examples.jsonl", "tunewright check examples.jsonl --base embedded", "tunewright check qa.csv --data.columns.question prompt"),
+        (
+            "tunewright check examples.jsonl",
+            "tunewright check examples.jsonl --base embedded",
+            "tunewright check qa.csv --data.columns.question prompt",
+        ),
     ),
     "quickstart": (
         "tunewright quickstart [settings]",
@@ -35,7 +43,10 @@ USAGE = {
     "targets": (
         "tunewright show targets DATA --base BASE [--rows 3] [--html FILE] [settings]",
         "Show rows as the model sees them, with the learned tokens marked.",
-        ("tunewright show targets examples.jsonl --base embedded", "tunewright show targets chats.jsonl --base embedded --html targets.html"),
+        (
+            "tunewright show targets examples.jsonl --base embedded",
+            "tunewright show targets chats.jsonl --base embedded --html targets.html",
+        ),
     ),
 }
 GROUPS = {
@@ -69,17 +80,26 @@ def settings_help(verb: str) -> Outcome:
     for group, title in GROUPS.items():
         chosen = [one for one in known if one.name.rpartition(".")[0] == group or (group and one.name.startswith(f"{group}."))]
         rows = [(f"--{one.name}", one.default, one.about) for one in chosen if not one.name.endswith(".name")]
-        body += [Text(title, style="bold"), Padding(_table(rows), (0, 0, 1, 2))]
+        body += [Text(title, style="bold"), Padding(settings_table(rows), (0, 0, 1, 2))]
     short = [(f"--{name.replace('_', '-')}", "", f"the same as --{full}") for name, full in SHORT.items() if name != "data"]
     rows = [("--config FILE", "", "a run file (YAML or TOML); flags override it"), *short]
-    body += [Text("Conveniences", style="bold"), Padding(_table(rows), (0, 0, 1, 2))]
-    body.append(Text("Lists: repeat the flag, or write '[a, b]'. --key value and --key=value, dashes and underscores are the same.", style="dim"))
+    body += [Text("Conveniences", style="bold"), Padding(settings_table(rows), (0, 0, 1, 2))]
+    body.append(
+        Text(
+            "Lists: repeat the flag, or write '[a, b]'. --key value and --key=value, dashes and underscores are the same.",
+            style="dim",
+        )
+    )
     body.append(Text("--json: one JSON object on standard output. --debug: tracebacks.", style="dim"))
-    data = {"usage": usage, "about": about, "settings": [{"name": one.name, "default": one.default, "about": one.about} for one in known]}
+    data = {
+        "usage": usage,
+        "about": about,
+        "settings": [{"name": one.name, "default": one.default, "about": one.about} for one in known],
+    }
     return Outcome(data, Group(*body))
 
 
-def _table(rows: Iterable[tuple[str, str, str]]) -> object:
+def settings_table(rows: Iterable[tuple[str, str, str]]) -> RenderableType:
     from rich.table import Table
     from rich.text import Text
 

@@ -19,6 +19,7 @@ from tunewright.cli.terminal import Outcome
 from tunewright.core.errors import ConfigurationError, UnknownNameError
 
 ABOUT = "Fine-tune open models on your own examples, and prove what that bought."
+HELP_FLAGS = ["--help", "-h"]
 CLOSING = """Every verb takes --json (one JSON object on standard output, progress on standard error) and --debug.
 Exit codes: 0 done, 1 the work failed, 2 the request was wrong.
 
@@ -26,39 +27,63 @@ Begin with:  tunewright quickstart
 Then:        tunewright tune your-examples.jsonl"""
 
 VERBS = {
-    "Make": ("quickstart", "tune", "resume", "merge"),
-    "Look first": ("check", "estimate", "show", "list"),
-    "Use": ("evaluate", "generate", "chat"),
-    "Installation": ("selftest",),
+    "Make": {
+        "quickstart": "See everything work, with what ships with the package; needs no network.",
+        "tune": "Tune a base on your examples, test it once, and write the report.",
+        "resume": "Go on with a run that was stopped or killed: the same bits as if it never had been.",
+        "merge": "Put an adapter into its base, verified, as one folder that everything can load.",
+    },
+    "Look first": {
+        "check": "Read the data and say what was found; with --base also what would be learned.",
+        "estimate": "Say what a run would cost (memory, tokens, time), leaving nothing behind.",
+        "show": "Show a run, a base, what is learned of rows, or what a method does.",
+        "list": "List runs, methods, objectives, metrics, shapes of rows, and bases.",
+    },
+    "Use": {
+        "evaluate": "Measure a model on rows: every metric with its interval.",
+        "generate": "Answer prompts: with text, or, for a classifier, with a label.",
+        "chat": "Talk with a model; also through a pipe.",
+    },
+    "Installation": {"selftest": "Check that the promises hold on this machine."},
 }
-SHOWN = ("run", "base", "targets", "method", "objective", "metric")
+"""Written here and not read from the verbs' files, so that help imports none of them."""
+
+SHOWN = {
+    "run": "What a run was asked, what came of it, where its parts lie.",
+    "base": "The facts of a base, from its files' headers.",
+    "targets": "Rows as the model sees them, with the learned tokens marked.",
+    "method": "What a method does, what it costs, when to use it, its settings.",
+    "objective": "What an objective minimises, when to use it, its settings.",
+    "metric": "What a metric measures.",
+}
 WITH_SETTINGS = ("tune", "quickstart", "estimate", "check")
 """These take the settings of a run as flags, so their help is drawn from the settings."""
 
 
 def app() -> App:
     """All verbs; none of their files is imported before it is needed."""
-    whole = App(
-        name="tunewright", help=ABOUT, help_epilogue=CLOSING, help_format="plaintext", version=__version__, result_action="return_value"
-    )
-    whole["--help"].group = whole["--version"].group = Group("Installation", sort_key=9)
-    for place, (title, names) in enumerate(VERBS.items()):
+    whole = App(name="tunewright", help=ABOUT, help_epilogue=CLOSING, help_format="plaintext", version=__version__)
+    whole.result_action = "return_value"
+    for place, (title, verbs) in enumerate(VERBS.items()):
         group = Group(title, sort_key=place)
-        for rank, name in enumerate(names):
+        for rank, (name, about) in enumerate(verbs.items()):
             if name == "show":
-                whole.command(_show(), group=group, sort_key=rank)
+                whole.command(_show(about, group, rank))
                 continue
-            flags = [] if name in WITH_SETTINGS else ["--help", "-h"]
-            whole.command(f"tunewright.cli.{name}:{name}", name=name, group=group, sort_key=rank, help_flags=flags)
+            flags = [] if name in WITH_SETTINGS else HELP_FLAGS
+            target = f"tunewright.cli.{name}:{name}"
+            whole.command(target, name=name, help=about, group=group, sort_key=rank, help_flags=flags, help_epilogue="")
+        if title == "Installation":
+            whole["--help"].group = whole["--version"].group = group
     return whole
 
 
-def _show() -> App:
-    inner = App(name="show", help="Show a run, a base, what is learned of rows, or what a method does.", version_flags=[])
-    for rank, name in enumerate(SHOWN):
+def _show(about: str, group: Group, rank: int) -> App:
+    inner = App(name="show", help=about, group=group, sort_key=rank, version_flags=[], help_epilogue="")
+    for place, (name, line) in enumerate(SHOWN.items()):
         file = "show_targets" if name == "targets" else "show"
-        flags = [] if name == "targets" else ["--help", "-h"]
-        inner.command(f"tunewright.cli.{file}:show_{name}", name=name, sort_key=rank, help_flags=flags)
+        flags = [] if name == "targets" else HELP_FLAGS
+        inner.command(f"tunewright.cli.{file}:show_{name}", name=name, help=line, sort_key=place, help_flags=flags)
     return inner
 
 
@@ -85,7 +110,9 @@ def _translated(error: CycloptsError) -> ConfigurationError:
         return UnknownNameError(f"there is {what} '{given}'", where=f"tunewright {verb}".strip(), allowed=names, given=given)
     if isinstance(error, UnknownOptionError):
         given = error.token.keyword or error.token.value
-        return ConfigurationError("there is no such flag", where=given, allowed=_flags(error), given=given, hint="" if _flags(error) else hint)
+        return ConfigurationError(
+            "there is no such flag", where=given, allowed=_flags(error), given=given, hint="" if _flags(error) else hint
+        )
     if isinstance(error, UnusedCliTokensError):
         extra = " ".join(error.unused_tokens or ())
         return ConfigurationError(f"does not know what to do with '{extra}'", where=verb, hint=hint)
@@ -93,7 +120,9 @@ def _translated(error: CycloptsError) -> ConfigurationError:
         names = error.argument.names if error.argument is not None else ()
         name = error.keyword or next(iter(names), "an argument")
         bare = name.lstrip("-").upper() if not error.keyword else name
-        return ConfigurationError(f"{bare} is missing" if not error.keyword else "needs a value", where=verb if not error.keyword else name, hint=hint)
+        return ConfigurationError(
+            f"{bare} is missing" if not error.keyword else "needs a value", where=verb if not error.keyword else name, hint=hint
+        )
     if isinstance(error, CoercionError) and error.token is not None:
         kind = getattr(error.target_type, "__name__", "value")
         wanted = {"int": "a whole number", "float": "a number", "bool": "true or false"}.get(kind, f"a {kind}")

@@ -126,7 +126,8 @@ def create(root: Path, name: str | None, stem: str) -> RunFolder:
     """
     moment = datetime.now().strftime("%Y%m%d-%H%M%S")
     path = root / (name or f"{stem}-{moment}")
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+    # A lock alone is what a process leaves that was killed before its run began.
+    if path.exists() and (not path.is_dir() or any(item.name != ".lock" for item in path.iterdir())):
         what = "already holds a run" if RunFolder(path).is_run else "exists and is not empty"
         hint = f"Choose another --name, or continue it: tunewright resume {path}" if RunFolder(path).is_run else "Choose another --name."
         raise RunFolderError(f"the run folder {what}; nothing is ever overwritten", where=str(path), hint=hint)
@@ -141,7 +142,7 @@ def create(root: Path, name: str | None, stem: str) -> RunFolder:
         raise RunFolderError(f"the run folder cannot be written ({error.strerror})", where=str(path), hint="Choose another --folder.") from None
     free = shutil.disk_usage(path).free
     if free < LEAST_FREE:
-        path.rmdir()
+        RunFolder(path).discard()
         raise RunFolderError(f"only {free} bytes are free on that disk", where=str(path), hint="Free space or choose another --folder.")
     return RunFolder(path)
 

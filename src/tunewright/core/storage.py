@@ -94,9 +94,10 @@ def write_folder(target: Path, fill: Callable[[Path], None], **facts: Any) -> No
         temporary.rename(target)
         sync(target.parent)
     except OSError as error:
-        shutil.rmtree(temporary, ignore_errors=True)
         reason = error.strerror or str(error)
         raise StorageError(f"could not be written ({reason})", where=str(target), hint="Free space or choose another place.") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)  # whatever went wrong, also in `fill`; after the renaming it is not there
 
 
 def verify_folder(folder: Path) -> dict[str, Any]:

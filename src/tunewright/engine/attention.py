@@ -71,7 +71,9 @@ def forest_attention(
         mask = _segment_mask(query.shape[2], key.shape[2], causal, sliding_window, query.device)
         if softcap is not None:
             if mask is None and causal:
-                mask = torch.ones((query.shape[2], key.shape[2]), dtype=torch.bool, device=query.device).tril(key.shape[2] - query.shape[2])
+                mask = torch.ones((query.shape[2], key.shape[2]), dtype=torch.bool, device=query.device).tril(
+                    key.shape[2] - query.shape[2]
+                )
             weights = nn.functional.dropout(_soft_capped(query, key, mask, scaling, softcap), dropout)
             outputs.append(weights @ _for_every_head(value, query))
             continue
@@ -110,9 +112,7 @@ def _segment_mask(length: int, context: int, causal: bool, window: int | None, d
     return seen
 
 
-def _soft_capped(
-    query: Tensor, key: Tensor, mask: Tensor | None, scaling: float | None, softcap: float
-) -> Tensor:
+def _soft_capped(query: Tensor, key: Tensor, mask: Tensor | None, scaling: float | None, softcap: float) -> Tensor:
     """The weights of attention with capped scores, `softcap * tanh(scores / softcap)` (Gemma 2), which SDPA does not offer."""
     scores = query @ _for_every_head(key, query).transpose(2, 3) * (query.shape[-1] ** -0.5 if scaling is None else scaling)
     scores = softcap * torch.tanh(scores / softcap)

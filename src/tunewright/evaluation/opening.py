@@ -9,6 +9,7 @@ from typing import Any
 
 from tunewright.core.configuration import build, parse_yaml
 from tunewright.core.errors import BaseModelError
+from tunewright.core.storage import read_json
 from tunewright.data.rendering import Renderer, Rendering
 from tunewright.engine.engine import Engine
 from tunewright.engine.probe import Probed, probe
@@ -24,6 +25,9 @@ from tunewright.objectives import Objective
 from tunewright.objectives import room as objectives
 from tunewright.objectives.sft import SFT
 
+MERGED = "tunewright.yaml"
+"""In the folder of a merged model: how it was tuned, so that it goes on rendering prompts and naming labels in the same way."""
+
 
 @dataclass
 class Opened:
@@ -33,6 +37,7 @@ class Opened:
         tuning: the attached change, when `name` is a run or an adapter; None for a plain base.
         objective: what it was tuned for; `sft` for a plain base.
         settings: the resolved run file of a run, else empty.
+        shape: of the rows that it was tuned on ("chat"); empty for a plain base.
     """
 
     name: str
@@ -44,6 +49,7 @@ class Opened:
     labels: tuple[str, ...] = ()
     tuning: Tuning | None = None
     settings: dict[str, Any] = field(default_factory=dict)
+    shape: str = ""
 
     def approach(self, sampling: Sampling) -> Tuned:
         """The model as an approach that answers rows."""
@@ -81,12 +87,22 @@ def open_model(name: str, *, force: bool = False) -> Opened:
     )
     renderer = Renderer(model.tokenizer, model.kind, model.context, renderer_settings)
     labels = head.labels if head is not None else tuple((settings.get("objective") or {}).get("labels", ()))
-    return Opened(name, model, engine, renderer, objective, probed, labels, tuning, settings)
+    return Opened(name, model, engine, renderer, objective, probed, labels, tuning, settings, _shape(name, settings))
 
 
 def _settings(name: str) -> dict[str, Any]:
-    path = Path(name) / "run.yaml"
-    return parse_yaml(path.read_text(encoding="utf-8"), str(path)) if path.is_file() else {}
+    """The resolved settings of a run, or those that a merged model was tuned with."""
+    for path in (Path(name) / "run.yaml", Path(name) / MERGED):
+        if path.is_file():
+            return parse_yaml(path.read_text(encoding="utf-8"), str(path))
+    return {}
+
+
+def _shape(name: str, settings: dict[str, Any]) -> str:
+    findings = Path(name) / "data" / "findings.json"
+    if findings.is_file():
+        return str(read_json(findings)["shape"])
+    return str(settings.get("data", {}).get("shape") or "")
 
 
 def _base_of(name: str, base: str | None, settings: dict[str, Any]) -> Model:

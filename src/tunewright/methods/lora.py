@@ -13,6 +13,7 @@ from pydantic import Field, field_validator
 from tunewright.core.errors import BaseModelError, ConfigurationError
 from tunewright.core.seeds import derive
 from tunewright.methods import Method, Tuning
+from tunewright.models.safety import read_header, read_strict
 
 if TYPE_CHECKING:
     from torch.nn import Module, Parameter
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from tunewright.engine.lora_linear import LoRALinear
     from tunewright.models import Model
 
+_PREFIX = "base_model.model."  # in front of every name in PEFT's files
 PEFT_TASKS = {"decoder": "CAUSAL_LM", "encoder": "FEATURE_EXTRACTION", "encoder_decoder": "SEQ_2_SEQ_LM"}
 
 
@@ -141,7 +143,7 @@ class LoRATuning(Tuning):
         """PEFT's format: `adapter_config.json` and `adapter_model.safetensors`."""
         from safetensors.torch import save_file
 
-        tensors = {f"base_model.model.{name}": value.contiguous().cpu() for name, value in self.state()}
+        tensors = {f"{_PREFIX}{name}": value.contiguous().cpu() for name, value in self.state()}
         save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
         facts = {
             "peft_type": "LORA",
@@ -163,9 +165,7 @@ class LoRATuning(Tuning):
         import torch
         from safetensors.torch import load_file
 
-        stored = {
-            name.removeprefix("base_model.model."): value for name, value in load_file(folder / "adapter_model.safetensors").items()
-        }
+        stored = {name.removeprefix(_PREFIX): value for name, value in load_file(folder / "adapter_model.safetensors").items()}
         own = self.parameters()
         if set(stored) != set(own):
             odd = sorted(set(stored) ^ set(own))[0]
@@ -180,42 +180,54 @@ class LoRATuning(Tuning):
                 parameter.copy_(stored[name])
 
 
+# What PEFT's configuration may hold without a change in what is computed here; anything else that is set is refused by name.
+_UNDERSTOOD = frozenset(
+    (
+        *("peft_type", "peft_version", "task_type", "auto_mapping", "base_model_name_or_path", "revision", "inference_mode"),
+        *("r", "lora_alpha", "lora_dropout", "use_rslora", "fan_in_fan_out", "init_lora_weights", "runtime_config"),
+        # where the layers stand is read from the tensors themselves
+        *("target_modules", "exclude_modules", "layers_to_transform", "layers_pattern"),
+        *("megatron_core", "qalora_group_size", "eva_config", "ensure_weight_tying"),  # settings of options refused on their own
+    )
+)
+# Ways to begin that leave the base as it was; the others (PiSSA, OLoRA, CorDA, LoftQ, ...) subtract something from it.
+_PLAIN_STARTS = (True, False, None, "gaussian", "eva", "orthogonal")
+
+
 def from_peft(folder: Path) -> LoRA:
-    """The LoRA that a PEFT adapter folder describes.
+    """The LoRA that a PEFT adapter folder describes, at exactly the places that its tensors name.
 
     Raises:
-        BaseModelError: the adapter is of another kind, or uses an option that is not computed here; it is named.
+        BaseModelError: the adapter is of another kind, damaged, or uses an option that is not computed here; it is named.
     """
-    facts = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
-    if facts.get("peft_type") != "LORA":
-        raise BaseModelError(f"the adapter is of type {facts.get('peft_type')}", where=str(folder), allowed=["LORA"])
-    unsupported = (
-        "use_dora",
-        "use_qalora",
-        "alora_invocation_tokens",
-        "layer_replication",
-        "modules_to_save",
-        "rank_pattern",
-        "alpha_pattern",
-    )
-    used = [name for name in (*unsupported, "trainable_token_indices", "target_parameters") if facts.get(name)]
-    if used or facts.get("bias", "none") != "none" or facts.get("lora_bias"):
-        named = ", ".join(used) or "bias"
+    facts = read_strict(folder / "adapter_config.json")
+    if not isinstance(facts, dict) or facts.get("peft_type") != "LORA":
+        kind = facts.get("peft_type") if isinstance(facts, dict) else None
+        raise BaseModelError(f"the adapter is of type {kind}", where=str(folder), allowed=["LORA"])
+    used = sorted(name for name, value in facts.items() if name not in _UNDERSTOOD and value not in (None, False, "none", {}, []))
+    if facts.get("init_lora_weights", True) not in _PLAIN_STARTS:
+        used.append(f"init_lora_weights ({facts['init_lora_weights']})")
+    if used:
         raise BaseModelError(
-            f"the adapter uses {named}, which is not supported", where=str(folder), hint="Merge it with PEFT first."
-        )
-    targets = facts["target_modules"]
-    # PEFT reads a string as a regular expression over the whole path, a list as names or path ends.
-    chosen = ("linear",) if targets == "all-linear" else (f"re:{targets}",) if isinstance(targets, str) else tuple(targets)
-    layers = facts.get("layers_to_transform")
-    if layers is not None:
-        raise BaseModelError(
-            "the adapter uses layers_to_transform, which is not supported", where=str(folder), hint="Merge it with PEFT first."
+            f"the adapter uses {', '.join(used)}, which is not supported", where=str(folder), hint="Merge it with PEFT first."
         )
     return LoRA(
         rank=facts["r"],
         alpha=facts["lora_alpha"],
         dropout=facts.get("lora_dropout", 0.0),
         rank_stabilized=bool(facts.get("use_rslora")),
-        targets=chosen,
+        targets=_places(folder / "adapter_model.safetensors"),
     )
+
+
+def _places(path: Path) -> tuple[str, ...]:
+    """The paths of the layers that an adapter's tensors belong to. PEFT's own patterns may name more than the base has."""
+    places = set()
+    for name in read_header(path).tensors:
+        place, letter, _ = name.removeprefix(_PREFIX).rpartition(".lora_A.weight" if ".lora_A." in name else ".lora_B.weight")
+        if not letter or not name.startswith(_PREFIX):
+            raise BaseModelError(f"the tensor '{name}' is none of a LoRA on linear layers", where=str(path))
+        places.add(place)
+    if not places:
+        raise BaseModelError("holds no tensor", where=str(path))
+    return tuple(sorted(places))

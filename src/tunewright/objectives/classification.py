@@ -76,8 +76,8 @@ class Classification(Objective):
 
         from tunewright.engine.loss import Loss
 
-        total = cross_entropy(engine.label_logits(batch), batch.labels_S, reduction="sum")
-        return Loss(total, batch.labels_S.new_tensor(len(batch.labels_S), dtype=total.dtype))
+        total = cross_entropy(engine.label_logits(batch), batch.labels_S, reduction="sum", ignore_index=-1)
+        return Loss(total, (batch.labels_S >= 0).sum().to(total.dtype))
 
     def make_head(self, model: Model, labels: Sequence[str], seed: int) -> ClassificationHead | None:
         if not self.with_head:

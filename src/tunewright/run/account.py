@@ -69,9 +69,10 @@ def _subject(shop: Workshop) -> Subject:
     model, precision = shop.model, shop.engine.precision
     settings = ", ".join(f"{key} {value}" for key, value in shop.run.method.model_dump(mode="json", exclude_defaults=True).items())
     task: Literal["classification", "generation"] = "classification" if isinstance(shop.objective, Classification) else "generation"
+    size = f"{count_text(shop.estimate.parameters)} parameters"
     return Subject(
         base=shop.run.base,
-        base_description=f"{model.family} {model.kind.replace('_', '-')}, {count_text(shop.estimate.parameters)} parameters, {precision}",
+        base_description=f"{model.family} {model.kind.replace('_', '-')}, {size}, {precision}",
         method=methods.name_of(shop.run.method),
         method_description=settings,
         objective=objectives.name_of(shop.objective),
@@ -151,7 +152,7 @@ def data_of(source: str, findings: Findings) -> Data:
         leakage=tuple(groups["leakage"]),
         labels=findings.labels,
         lengths=lengths,
-        notes=tuple([*others, *findings.notes]),
+        notes=(*others, *findings.notes),
     )
 
 

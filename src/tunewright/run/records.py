@@ -78,11 +78,10 @@ def carry_on(shop: Workshop) -> None:
         raise BaseModelError(
             "the base has changed since the run began", where=shop.run.base, hint="Put the old one back, or start a new run."
         )
-    for name, now in (("torch", versions().get("torch")), ("transformers", versions().get("transformers"))):
-        if kept["versions"].get(name) != now:
-            shop.warn(
-                f"{name} was {kept['versions'].get(name)} when the run began and is {now} now: the result may differ in the last bits."
-            )
+    for name in ("torch", "transformers"):
+        then, now = kept["versions"].get(name), versions().get(name)
+        if then != now:
+            shop.warn(f"{name} was {then} when the run began and is {now} now: the result may differ in the last bits.")
     if kept["machine"]["processor"] != machine()["processor"]:
         shop.warn("The run began on another processor: the result may differ in the last bits.")
     shop.reasons = kept["reasons"] | shop.reasons

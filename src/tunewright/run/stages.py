@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from tunewright.core.errors import Interrupted
 from tunewright.evaluation.measuring import LOSS, direction, quick
 from tunewright.evaluation.task import Answer
 from tunewright.objectives.classification import Classification
@@ -51,8 +52,13 @@ def tune(shop: Workshop, stop_asked: Callable[[], bool]) -> Best:
             steps = stop_early(steps, best, shop.engine, training.patience)
             # Logged before the checkpoint: a line too many is dropped on resume, a missing one could not be made up.
             steps = watched(steps, lambda step: records.log(shop, step))
-            for _ in checkpointed(steps, training.save_every, lambda step: records.checkpoint(shop, step, best), stop_asked):
-                pass
+            try:
+                for _ in checkpointed(steps, training.save_every, lambda step: records.checkpoint(shop, step, best), stop_asked):
+                    pass
+            except Interrupted as stop:
+                raise Interrupted(
+                    stop.problem, where=str(folder.path), hint=f"Continue with: tunewright resume {folder.path}"
+                ) from None
         if best.parameters:
             shop.engine.put_back(best.parameters)
         shop.engine.check_finite()

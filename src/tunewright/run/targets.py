@@ -1,11 +1,11 @@
-"""What a run would learn, as far as the data and a tokenizer can tell: which objective, which labels, which tokens. Loads no network."""
+"""What a run would learn, as far as the data and a tokenizer can tell: objective, labels, tokens. Loads no network."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from tunewright.core.errors import DataError
+from tunewright.core.errors import BaseModelError, ConfigurationError, DataError
 from tunewright.core.units import share_text
 from tunewright.data.reading import Dataset
 from tunewright.data.rendering import REASONS, Refusal, Rendered, Renderer
@@ -33,15 +33,28 @@ def objective_for(run: Run, dataset: Dataset) -> Objective:
     objective = run.objective or (Classification() if labelled else SFT())
     if dataset.train and not isinstance(dataset.train[0], objective.rows):
         shapes = [kind.shape for kind in objective.rows]
-        raise DataError(f"rows of shape '{dataset.shape}' cannot serve this objective", where="objective", allowed=shapes, given=dataset.shape)
+        raise DataError(
+            f"rows of shape '{dataset.shape}' cannot serve this objective", where="objective", allowed=shapes, given=dataset.shape
+        )
+    if run.training.monitor != "loss" and dataset.validation and not any(row.target_text() for row in dataset.validation):
+        problem = f"'{run.training.monitor}' compares answers, and these rows have none"
+        raise ConfigurationError(problem, where="training.monitor", hint="Monitor `loss`.")
     return objective
 
 
 def decided(objective: Objective, kind: str, dataset: Dataset) -> Objective:
     """The objective with everything decided that the kind of base and the rows decide."""
     if not isinstance(objective, Classification):
+        if kind == "encoder":
+            hint = "Take a decoder or an encoder-decoder (`--base embedded`), or rows with labels."
+            raise BaseModelError("an encoder reads and cannot write answers", where="base", hint=hint)
         return objective
-    return objective.resolve(kind).model_copy(update={"labels": objective.labels or labels_of(dataset)})
+    labels = objective.labels or labels_of(dataset)
+    for row in dataset.train if objective.labels else ():
+        if isinstance(row, LabelRow) and row.label not in labels:
+            problem = f"the label '{row.label}' of {row.where} is not among the labels of the objective"
+            raise ConfigurationError(problem, where="objective.labels", allowed=labels, given=row.label)
+    return objective.resolve(kind).model_copy(update={"labels": labels})
 
 
 def labels_of(dataset: Dataset) -> tuple[str, ...]:
@@ -54,7 +67,9 @@ def plant(objective: Objective, rows: Sequence[Row], renderer: Renderer) -> Plan
     entries = objective.plant(rows, renderer)
     # On a decoder with a new head no token is a target, so there is nothing to guard; the counts stand all the same.
     reads_only = isinstance(objective, Classification) and objective.with_head
-    counts = (count if reads_only else audit)(entries, renderer)
+    counts = (count if reads_only and renderer.kind != "encoder" else audit)(entries, renderer)
+    if not counts.examples:
+        raise DataError("no row is left to train on", hint=f"{_sentence(counts, reads_only)}.")
     return Planted(entries, counts, _sentence(counts, reads_only))
 
 
@@ -73,7 +88,15 @@ def look(run: Run, dataset: Dataset) -> tuple[Planted, Renderer]:
 
 
 def _sentence(counts: TargetCounts, reads_only: bool) -> str:
-    learned = "one label a row" if reads_only else f"{counts.trained} of {counts.tokens} tokens learned ({share_text(counts.trained, counts.tokens)})"
+    learned = (
+        "one label a row"
+        if reads_only
+        else f"{counts.trained} of {counts.tokens} tokens learned ({share_text(counts.trained, counts.tokens)})"
+    )
     refused = "".join(f"; {entry.rows} rows refused: {REASONS[entry.reason]}" for entry in counts.refused)
-    cut = f"; {counts.truncated_rows} rows truncated ({counts.answers_cut} of them lost a part of the answer)" if counts.truncated_rows else ""
+    cut = (
+        f"; {counts.truncated_rows} rows truncated ({counts.answers_cut} of them lost a part of the answer)"
+        if counts.truncated_rows
+        else ""
+    )
     return f"{counts.rows} rows, {learned}, longest {counts.length_max} tokens{cut}{refused}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -22,6 +22,7 @@ from tunewright.data.reading import Dataset
 from tunewright.data.rendering import Refusal, Renderer
 from tunewright.data.rendering.audit import TargetCounts
 from tunewright.data.rows import LabelRow, Row
+from tunewright.engine.device import choose_device
 from tunewright.engine.engine import Engine
 from tunewright.engine.optimizers import Optimizer
 from tunewright.engine.precision import choose
@@ -30,16 +31,34 @@ from tunewright.evaluation.task import Always, Approach
 from tunewright.evaluation.tuned import Tuned
 from tunewright.methods import Tuning
 from tunewright.models import Model
+from tunewright.models.facts import facts
 from tunewright.models.loading import load
 from tunewright.objectives import Objective
 from tunewright.objectives.classification import Classification
 from tunewright.run.targets import decided, objective_for, plant
-from tunewright.training.estimate import Estimate, estimate, refuse_if_too_large
+from tunewright.training.estimate import Estimate, estimate, refuse_base, refuse_if_too_large
 from tunewright.training.loop import Pace, Plan
-from tunewright.training.settle import settle, total_steps
+from tunewright.training.settings import Training
+from tunewright.training.settle import Settled, settle, total_steps
 
 if TYPE_CHECKING:
     from tunewright.finetune import Evaluation, Run
+
+
+@dataclass
+class Clock:
+    """Announces stages and keeps their seconds."""
+
+    narrator: Narrator
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def stage(self, title: str) -> Iterator[None]:
+        """One stage; a second one of the same name adds up."""
+        self.narrator.stage(title)
+        began = time.perf_counter()
+        yield
+        self.seconds[title] = self.seconds.get(title, 0.0) + time.perf_counter() - began
 
 
 @dataclass
@@ -49,12 +68,11 @@ class Workshop:
     Args:
         run: resolved, without gaps; `reasons` says why each gap was filled as it was (by key path).
         labels: the labels in the order of the head or of the label words; empty for text.
-        seconds: of each stage so far.
     """
 
     run: Run
     folder: RunFolder
-    narrator: Narrator
+    clock: Clock
     dataset: Dataset
     model: Model
     renderer: Renderer
@@ -69,17 +87,22 @@ class Workshop:
     estimate: Estimate
     reasons: dict[str, str]
     metrics: tuple[str, ...] = ()
-    seconds: dict[str, float] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     base_validation: dict[str, float] = field(default_factory=dict)
 
-    @contextmanager
-    def stage(self, title: str) -> Iterator[None]:
+    @property
+    def narrator(self) -> Narrator:
+        """Who hears what happens."""
+        return self.clock.narrator
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """Of each stage so far."""
+        return self.clock.seconds
+
+    def stage(self, title: str) -> AbstractContextManager[None]:
         """Announce a stage and keep its seconds."""
-        self.narrator.stage(title)
-        began = time.perf_counter()
-        yield
-        self.seconds[title] = self.seconds.get(title, 0.0) + time.perf_counter() - began
+        return self.clock.stage(title)
 
     def warn(self, text: str) -> None:
         """Tell the user now, and the reader of the report later."""
@@ -120,81 +143,35 @@ def set_up(run: Run, dataset: Dataset, folder: RunFolder | None, narrator: Narra
         RequestError: something about the request cannot work; nothing was written.
     """
     torch.set_num_threads(run.threads or cores())
-    objective = objective_for(run, dataset)
-    began = time.perf_counter()
-    narrator.stage("Load the base")
-    model = load(run.base)
-    narrator.say(f"{run.base}: {model.family} {model.kind.replace('_', '-')}, {count_text(_size(model))} parameters")
-    objective = decided(objective, model.kind, dataset)
-    settled = settle(run.training, run.method, rows=len(dataset.train), parameters=_size(model))
-    rendering = run.rendering.settled(dataset.train)
-    renderer = Renderer(model.tokenizer, model.kind, model.context, rendering)
-    loaded = time.perf_counter()
-
-    narrator.stage("Show what is trained on")
-    planted = plant(objective, dataset.train, renderer)
-    trees = [item.tree for item in planted.entries if not isinstance(item, Refusal)]
-    narrator.say(planted.sentence)
-    rendered = time.perf_counter()
-
-    tuning = settled.method.attach(model, run.seed)
-    labels = objective.labels if isinstance(objective, Classification) else ()
-    head = objective.make_head(model, labels, run.seed) if isinstance(objective, Classification) else None
-    probed = probe(model)
-    parameters = tuning.parameters() | (
-        {f"head.{name}": value for name, value in head.named_parameters()} if head is not None else {}
-    )
-    if not parameters:
-        raise ConfigurationError(
-            "nothing would be trained", where="method", hint="This method needs an objective that brings a new head."
-        )
-    engine = Engine(
-        model, parameters, layout=probed.layout, position_offset=probed.position_offset, head=head, own_head=probed.own_head
-    )
-    if settled.training.checkpointing:
-        model.network.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    total = total_steps(settled.training, len(trees))
-    plan = Plan(trees, settled.training.batch_size or 16, settled.training.token_budget, run.seed, total)
-    reasons = dict(settled.reasons)
-    precision = settled.training.precision
-    if precision == "auto":
-        precision, reasons["training.precision"] = _precision(engine, objective, plan)
-    resolved = run.model_copy(
-        update={
-            "method": settled.method,
-            "objective": objective,
-            "rendering": rendering,
-            "threads": torch.get_num_threads(),
-            "evaluation": _evaluation(run, trees),
-            "training": settled.training.model_copy(update={"precision": precision}),
-        }
-    )
-    if precision == "bfloat16":
-        engine.use_precision("bfloat16")
-    engine.optimizer = Optimizer(settled.training.optimizer, engine.parameters)
-    pace = Pace(
-        settled.training.learning_rate or 1e-4,
-        settled.training.schedule,
-        round(total * settled.training.warmup),
-        settled.training.clip,
-    )
-
-    narrator.stage("Estimate")
-    guess = _estimate(engine, objective, plan)
-    narrator.say(guess.sentence())
-    for key, reason in reasons.items():
-        narrator.say(f"{key} = {reason}")
-    refuse_if_too_large(guess, plan.token_budget)
-    seconds = {
-        "Load the base": loaded - began,
-        "Show what is trained on": rendered - loaded,
-        "Estimate": time.perf_counter() - rendered,
-    }
-    warnings = [*model.notes, *([f"Layout: {probed.reason}."] if probed.layout == "padded" else [])]
+    clock = Clock(narrator)
+    with clock.stage("Load the base"):
+        model = _load(run, narrator)
+        objective = decided(objective_for(run, dataset), model.kind, dataset)
+        settled = settle(run.training, run.method, rows=len(dataset.train), parameters=_size(model))
+        rendering = run.rendering.settled(dataset.train)
+    with clock.stage("Show what is trained on"):
+        renderer = Renderer(model.tokenizer, model.kind, model.context, rendering)
+        planted = plant(objective, dataset.train, renderer)
+        trees = [item.tree for item in planted.entries if not isinstance(item, Refusal)]
+        narrator.say(planted.sentence)
+    with clock.stage("Estimate"):
+        labels = objective.labels if isinstance(objective, Classification) else ()
+        tuning, engine, probed = _equip(model, objective, settled, run.seed)
+        total = total_steps(settled.training, len(trees))
+        plan = Plan(trees, settled.training.batch_size or 16, settled.training.token_budget, run.seed, total)
+        training, reasons = _precise(settled, engine, objective, plan)
+        engine.optimizer = Optimizer(training.optimizer, engine.parameters)
+        guess = _estimate(engine, objective, plan)
+        narrator.say(guess.sentence())
+        for key, reason in reasons.items():
+            narrator.say(f"{key} = {reason}")
+        refuse_if_too_large(guess, plan.token_budget)
+    chosen = {"method": settled.method, "objective": objective, "rendering": rendering, "training": training}
+    chosen |= {"threads": torch.get_num_threads(), "evaluation": _evaluation(run, trees), "device": str(engine.device)}
     return Workshop(
-        run=resolved,
+        run=run.model_copy(update=chosen),
         folder=folder or RunFolder(run.folder),
-        narrator=narrator,
+        clock=clock,
         dataset=dataset,
         model=model,
         renderer=renderer,
@@ -204,14 +181,56 @@ def set_up(run: Run, dataset: Dataset, folder: RunFolder | None, narrator: Narra
         engine=engine,
         probed=probed,
         plan=plan,
-        pace=pace,
+        pace=_pace(training, total),
         targets=planted.counts,
         estimate=guess,
         reasons=reasons,
         metrics=run.evaluation.metrics or objective.metrics,
-        seconds=seconds,
-        warnings=warnings,
+        warnings=[*model.notes, *([f"Layout: {probed.reason}."] if probed.layout == "padded" else [])],
     )
+
+
+def _load(run: Run, narrator: Narrator) -> Model:
+    """The base, on the device; refused before it is read when its weights alone do not fit."""
+    device = choose_device(run.device)
+    refuse_base(run.base, facts(run.base).parameters, torch.device("cpu"))
+    model = load(run.base)
+    model.network.to(device)  # type: ignore[arg-type]
+    narrator.say(f"{run.base}: {model.family} {model.kind.replace('_', '-')}, {count_text(_size(model))} parameters")
+    return model
+
+
+def _equip(model: Model, objective: Objective, settled: Settled, seed: int) -> tuple[Tuning, Engine, Probed]:
+    """Attach the method and the head, find the layout, and build the engine on them."""
+    labels = objective.labels if isinstance(objective, Classification) else ()
+    head = objective.make_head(model, labels, seed)
+    tuning = (settled.method.attach if head is None else settled.method.attach_under_new_head)(model, seed)
+    parameters = tuning.parameters()
+    if head is not None:
+        head.to(model.network.device)
+        parameters |= {f"head.{name}": value for name, value in head.named_parameters()}
+    if not parameters:
+        hint = "This method needs an objective that brings a new head."
+        raise ConfigurationError("nothing would be trained", where="method", hint=hint)
+    probed = probe(model)
+    if settled.training.checkpointing:
+        model.network.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    offset, own = probed.position_offset, probed.own_head
+    return tuning, Engine(model, parameters, layout=probed.layout, position_offset=offset, head=head, own_head=own), probed
+
+
+def _precise(settled: Settled, engine: Engine, objective: Objective, plan: Plan) -> tuple[Training, dict[str, str]]:
+    """The training settings with the precision decided by measurement, and all reasons."""
+    reasons, precision = dict(settled.reasons), settled.training.precision
+    if precision == "auto":
+        precision, reasons["training.precision"] = _precision(engine, objective, plan)
+    if precision == "bfloat16":
+        engine.use_precision("bfloat16")
+    return settled.training.model_copy(update={"precision": precision}), reasons
+
+
+def _pace(training: Training, total: int) -> Pace:
+    return Pace(training.learning_rate or 1e-4, training.schedule, round(total * training.warmup), training.clip)
 
 
 def _evaluation(run: Run, trees: Sequence[Tree]) -> Evaluation:

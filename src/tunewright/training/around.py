@@ -5,22 +5,31 @@ steps = checkpointed(stop_early(validated(fit(...), ...), ...), ...)
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor
 
-from tunewright.core.errors import Interrupted
+from tunewright.core.errors import DivergedError, Interrupted
 from tunewright.engine.engine import Engine
 from tunewright.training.loop import Step
 
 
 def validated(steps: Iterator[Step], every: int, measure: Callable[[], dict[str, float]]) -> Iterator[Step]:
-    """Fill `validation` after every `every` steps and after the last one."""
+    """Fill `validation` after every `every` steps and after the last one.
+
+    Raises:
+        DivergedError: a value is not a finite number: the update before it left the range of floats.
+    """
     for step in steps:
         if step.number % every == 0 or step.last:
             step.validation = measure()
+            for name, value in step.validation.items():
+                if not math.isfinite(value):
+                    hint = f"Lower the learning rate (it was {step.learning_rate:.3g}) and resume or start again."
+                    raise DivergedError(f"the validation {name} is {value}", where=f"step {step.number}", hint=hint)
         yield step
 
 

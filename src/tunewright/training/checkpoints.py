@@ -5,6 +5,7 @@ A checkpoint holds (step, trained tensors, optimizer state, best so far). Everyt
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,12 +15,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from tunewright.core.errors import CheckpointError, StorageError
-from tunewright.core.storage import verify_folder, write_folder
+from tunewright.core.storage import read_json, verify_folder, write_folder
 from tunewright.engine.engine import Engine
 from tunewright.training.around import Best
 from tunewright.training.loop import Step
 
 KEPT = 2  # the newest ones; the best parameters travel inside each
+STATE = "state.json"  # a file of its own, so that its hash is checked like every other's
 
 
 class Restored(NamedTuple):
@@ -36,7 +38,7 @@ def save(folder: Path, step: Step, engine: Engine, best: Best) -> Path:
     Raises:
         StorageError: disk full or not writable; earlier checkpoints are untouched.
     """
-    target = folder / f"step-{step.number:07d}"
+    target = folder / _name(step.number)
     if target.exists():
         shutil.rmtree(target)
 
@@ -45,8 +47,10 @@ def save(folder: Path, step: Step, engine: Engine, best: Best) -> Path:
         _write(place / "optimizer.safetensors", engine.optimizer.state() if engine.optimizer else {})
         if best.parameters:
             _write(place / "best.safetensors", best.parameters)
+        facts = {"step": step.number, "finished": step.last, "best": best.facts()}
+        (place / STATE).write_text(json.dumps(facts, indent=1, allow_nan=False) + "\n", encoding="utf-8")
 
-    write_folder(target, fill, step=step.number, finished=step.last, best=best.facts())
+    write_folder(target, fill)
     for old in _newest_first(folder)[KEPT:]:
         shutil.rmtree(old)
     return target
@@ -59,17 +63,22 @@ def restore(folder: Path, engine: Engine, best: Best) -> Restored:
         CheckpointError: there are checkpoints and none is readable; each is named with its reason.
     """
     refused: list[str] = []
+    for half in folder.glob(".tmp-step-*"):  # of a process that was killed while it wrote
+        shutil.rmtree(half, ignore_errors=True)
     for place in _newest_first(folder):
         try:
-            facts = verify_folder(place)
+            verify_folder(place)
+            facts = read_json(place / STATE)
             parameters = load_file(place / "parameters.safetensors")
             optimizer = load_file(place / "optimizer.safetensors")
             best_path = place / "best.safetensors"
             best_parameters = load_file(best_path) if best_path.exists() else {}
             _same_names(set(parameters), set(engine.parameters), place)
+            _same_step(int(facts["step"]), place)
         except (StorageError, SafetensorError, OSError) as error:
             refused.append(f"{place.name}: {error}")
-            place.rename(place.with_name(f"bad-{place.name}"))
+            shutil.rmtree(aside := place.with_name(f"bad-{place.name}"), ignore_errors=True)
+            place.rename(aside)
             continue
         _put_back(engine, best, parameters, optimizer)
         best.parameters = best_parameters
@@ -93,6 +102,15 @@ def _read_best(best: Best, facts: dict[str, Any]) -> None:
 def _same_names(stored: set[str], wanted: set[str], place: Path) -> None:
     if stored != wanted:
         raise StorageError(f"holds other trained tensors (first difference: {sorted(stored ^ wanted)[0]})", where=str(place))
+
+
+def _same_step(stored: int, place: Path) -> None:
+    if place.name != _name(stored):
+        raise StorageError(f"holds the state of step {stored}: it has been renamed", where=str(place))
+
+
+def _name(step: int) -> str:
+    return f"step-{step:07d}"
 
 
 def _newest_first(folder: Path) -> list[Path]:

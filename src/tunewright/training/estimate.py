@@ -12,13 +12,13 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import psutil
 import torch
 from torch import Tensor
 
 from tunewright.core.errors import DoesNotFitError
 from tunewright.core.units import bytes_text, count_text, seconds_text, share_text
 from tunewright.engine.batch import Batch
+from tunewright.engine.device import available, held
 from tunewright.engine.engine import Engine
 from tunewright.engine.loss import Loss, chunk_rows
 
@@ -82,20 +82,19 @@ def estimate(
         largest: the largest forward pass of the run; taken for real if the prediction says that it fits.
         tokens: tokens of the whole run.
     """
-    held = psutil.Process().memory_info().rss
-    available = psutil.virtual_memory().available + held
+    before, room = held(engine.device), available(engine.device)
     trainable = sum(parameter.numel() for parameter in engine.parameters.values())
     # gradient, two moments, the best copy so far, each four bytes
     training = trainable * 4 * 4
     _, kept = _pass(engine, loss, small)
     activations = int(kept * largest.tokens / max(1, small.tokens) * (1 + WORKING_SHARE)) + _logits(engine, largest)
-    peak = held + training + activations
+    peak = before + training + activations
     pace = small
-    if peak < available:
+    if peak < room:
         seconds, _ = min(_pass(engine, loss, largest), _pass(engine, loss, largest))
         pace = largest
         # What the pass really took, allocator and all, replaces what was predicted for it.
-        peak = max(peak_memory(), psutil.Process().memory_info().rss) + training
+        peak = max(peak_memory(), held(engine.device)) + training
     else:
         seconds, _ = _pass(engine, loss, small)
     network = sum(parameter.numel() for parameter in engine.model.network.parameters())
@@ -103,11 +102,11 @@ def estimate(
     return Estimate(
         parameters=network + head,
         trainable=trainable,
-        held=held,
+        held=before,
         training=training,
         activations=activations,
         peak=peak + LIBRARIES,
-        available=available,
+        available=room,
         tokens=tokens,
         steps=steps,
         seconds=seconds / max(1, pace.tokens) * tokens * OVERHEAD,
@@ -132,6 +131,15 @@ def _logits(engine: Engine, batch: Batch) -> int:
     if engine.model.kind == "encoder" or engine.head is not None:
         return 0
     return 3 * 4 * min(len(batch.targets_N), chunk_rows(engine.model.vocabulary)) * engine.model.vocabulary
+
+
+def refuse_base(name: str, parameters: int, device: torch.device) -> None:
+    """Raise `DoesNotFitError` when the weights alone, as 32-bit numbers, are more than the machine can give; nothing is loaded for it."""
+    needs, gives = 4 * parameters, available(device)
+    if needs > gives:
+        problem = f"the base has {count_text(parameters)} parameters: {bytes_text(needs)} of memory, and this machine can give {bytes_text(gives)}"
+        fitting = count_text(0.8 * gives / 4)
+        raise DoesNotFitError(problem, where=name, hint=f"A base of up to about {fitting} parameters would load here.")
 
 
 def refuse_if_too_large(found: Estimate, budget: int) -> None:

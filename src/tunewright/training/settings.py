@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from tunewright.core.configuration import Strict
+from tunewright.core.errors import UnknownNameError
 from tunewright.engine.settings import AdamW
+from tunewright.metrics import room as metrics
 
 
 class Training(Strict):
@@ -30,3 +32,11 @@ class Training(Strict):
     save_every: int | None = Field(None, ge=1, description="steps between checkpoints; with each validation when not given")
     precision: Literal["auto", "float32", "bfloat16"] = Field("auto", description="auto measures this machine")
     checkpointing: bool = Field(False, description="recompute activations in the backward pass to save memory")
+
+    @field_validator("monitor")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        known = ["loss", *metrics.names()]
+        if name not in known:
+            raise UnknownNameError(f"there is no metric '{name}' to monitor", allowed=known, given=name)
+        return name

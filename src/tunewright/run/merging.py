@@ -1,0 +1,133 @@
+"""Merging: an adapter put into its base's weights for good, verified before and after it is written.
+
+Merged = attached is promised and therefore checked: the same probe rows go through the attached network, the merged one, and the
+merged one as it is read back from the disk. Beyond a tolerance nothing is written.
+"""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+import yaml
+from torch import Tensor
+
+from tunewright.core.errors import BaseModelError, RunFolderError, VerificationError
+from tunewright.core.narrator import SILENT, Narrator
+from tunewright.core.seeds import derive
+from tunewright.core.storage import write_folder
+from tunewright.data.forest import Segment, Tree
+from tunewright.engine.engine import Engine
+from tunewright.evaluation.opening import MERGED, Opened, open_model
+from tunewright.models import Model
+from tunewright.models.loading import load_folder
+
+TOLERANCE = 1e-4  # of the largest logit; float32 rounding of a rank-16 change gives 1e-6
+
+
+class Merged(NamedTuple):
+    """What was written, and how far its logits are from the attached network's (as a share of the largest)."""
+
+    folder: Path
+    difference: float
+    parameters: int
+
+
+def merge(name: str, out: Path, narrator: Narrator = SILENT, *, force: bool = False) -> Merged:
+    """Put the adapter of a run (or an adapter folder) into its base and write a whole Hugging Face folder.
+
+    Args:
+        name: a run or an adapter.
+        out: the folder to write; it must not exist.
+        force: also when the base is not the one that the adapter was made on.
+
+    Raises:
+        RunFolderError: `out` exists.
+        BaseModelError: there is no adapter to merge.
+        VerificationError: merged and attached do not compute the same; nothing was written.
+    """
+    if out.exists() or out.is_symlink():
+        raise RunFolderError("exists already; nothing is ever overwritten", where=str(out), hint="Choose another folder.")
+    narrator.stage("Load the base and the adapter")
+    opened = open_model(name, force=force)
+    if opened.tuning is None:
+        raise BaseModelError("has no adapter to merge: its weights are whole already", where=name, hint=_whole(opened))
+    model, head = opened.model, opened.engine.head
+    narrator.stage("Merge and compare")
+    engine, trees = opened.engine, probe_trees(model)
+    attached = outputs(engine, trees)
+    opened.tuning.merge()
+    found = _compare(attached, outputs(engine, trees), "merging changed what the network computes", name)
+    narrator.say(f"merged = attached within {found:.1e}")
+
+    def fill(place: Path) -> None:
+        model.network.save_pretrained(place, safe_serialization=True)
+        model.tokenizer.save_pretrained(place)
+        if head is not None:
+            head.save(place)
+        if opened.settings:
+            (place / MERGED).write_text(_settings(opened), encoding="utf-8")
+        back = Engine(load_folder(place), layout=engine.layout, position_offset=engine.position_offset, head=head, own_head=False)
+        _compare(attached, outputs(back, trees), "what was written computes something else when it is read back", str(out))
+
+    narrator.stage("Write, read back and compare")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_folder(out, fill, merged_from=name, base=opened.settings.get("base", model.base), difference=found)
+    return Merged(out, found, sum(parameter.numel() for parameter in model.network.parameters()))
+
+
+def probe_trees(model: Model) -> list[Tree]:
+    """A few random rows of several lengths, every position of which is looked at."""
+    draw = random.Random(derive(0, "merge"))
+    longest = min(48, (model.context or 48) // 2)
+
+    def tokens(count: int) -> tuple[int, ...]:
+        return tuple(draw.randrange(3, model.vocabulary) for _ in range(count))
+
+    trees = []
+    for count in (longest, longest // 2, 5):
+        drawn = tokens(count)
+        if model.kind == "encoder_decoder":
+            answer = Segment(tokens(7), 0, (1.0,) * 7)
+            trees.append(Tree((Segment(drawn, None, (0.0,) * count), answer)))
+        else:
+            trees.append(Tree((Segment(drawn, None, (0.0, *[1.0] * (count - 1))),)))
+    return trees
+
+
+def outputs(engine: Engine, trees: list[Tree]) -> Tensor:
+    """What is compared: class logits with a head, hidden states of a bare encoder, logits at every target otherwise; float32."""
+    with engine.evaluating():
+        batch = engine.collate(trees)
+        if engine.head is not None:
+            return engine.label_logits(batch).float()
+        if engine.model.kind == "encoder":
+            hidden = engine.hidden(batch)
+            return torch.cat([hidden[start:end] for start, end in batch.spans_S2.tolist()]).float()
+        return engine.target_logits(batch).float()
+
+
+def _compare(attached: Tensor, merged: Tensor, problem: str, where: str) -> float:
+    difference = float((merged - attached).abs().max() / attached.abs().max().clamp_min(1e-9))
+    if not difference <= TOLERANCE:
+        hint = "Nothing was written. Use the adapter as it is (`generate`, `evaluate` and PEFT can)."
+        raise VerificationError(
+            f"{problem} (by {difference:.1e} of the largest value, limit {TOLERANCE:.0e})", where=where, hint=hint
+        )
+    return difference
+
+
+def _whole(opened: Opened) -> str:
+    return f"The folder is {opened.model.folder}." if opened.model.folder is not None else "Use it as it is."
+
+
+def _settings(opened: Opened) -> str:
+    """What of the run file goes on holding: how rows are read, rendered and answered; no paths of the data."""
+    settings = opened.settings
+    kept: dict[str, Any] = {
+        key: settings[key] for key in ("base", "method", "objective", "rendering", "evaluation") if key in settings
+    }
+    kept["data"] = {"shape": opened.shape, "columns": settings.get("data", {}).get("columns", {})}
+    return yaml.safe_dump(kept, sort_keys=False, allow_unicode=True)
