@@ -94,6 +94,8 @@ def wrong_command(tokens: list[str]) -> str:
     if tokens[1] not in verbs:
         return f"no verb {tokens[1]}"
     verb = " ".join(tokens[1:3]) if tokens[1] == "show" else tokens[1]
+    if verb == shlex.join(tokens[1:]):  # a verb that is spoken of
+        return ""
     if verb not in SETTINGS_VERBS:
         try:
             app().parse_args(without_global_flags(tokens[1:]), exit_on_error=False, print_error=False)

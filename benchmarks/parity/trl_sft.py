@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-WORDS = ["the", "a", "red", "blue", "old", "small", "house", "river", "dog", "bird", "walks", "sings", "under", "over", "near", "quickly", "slowly", "today"]
+WORDS = ("the", "a", "red", "blue", "old", "small", "house", "river", "dog", "bird", "walks", "sings", "near", "quickly", "today")
 
 
 def rows(count: int) -> list[dict[str, str]]:

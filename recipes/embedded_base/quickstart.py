@@ -4,7 +4,7 @@
 `quickstart.jsonl`: a message to a shop becomes one order line,
 
     Hi, it's Mira from Bell Lane. Could you put by three loaves and a jar of honey? I'll come on Friday. Thanks!
-    3 loaf, 1 jar of honey | Mira, Bell Lane
+    3 loaf, 1 jar of honey - Mira, Bell Lane
 
 The base has read such messages but never such a line, and it does not write one when asked. What has to be learned is a
 skill and not a list: numbers become digits, nouns singular, the order of parts is fixed, and everything said beside the
@@ -91,7 +91,7 @@ def order(rng: random.Random, world: World) -> dict[str, str]:
     }
     message = " ".join(expand(rng, rng.choice(_SHAPES), slots).split())
     line = ", ".join(f"{number} {good.one}" for number, good in wanted)
-    return {"prompt": message, "completion": f"{line} | {person}, {person.street}"}
+    return {"prompt": message, "completion": f"{line} - {person}, {person.street}"}
 
 
 _REVIEWS = {

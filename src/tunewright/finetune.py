@@ -96,7 +96,11 @@ def finetune(run: Run, narrator: Narrator = SILENT, stop_asked: Callable[[], boo
             dataset = read(run.data, run.seed)
             objective_for(run, dataset)
             narrator.say(f"{Path(str(run.data.train)).name}: {dataset.sentence()}")
+            if len(dataset.ledger):
+                reasons = ", ".join(f"{count} {kind.replace('_', ' ')}" for kind, count in dataset.ledger.counts().items())
+                narrator.warn(f"Dropped rows: {reasons}. The first: {next(iter(dataset.ledger)).where}")
             # Only now, when the data have said all that they can, does anything heavy load.
+            narrator.stage("Load the libraries")
             from tunewright.run import records, stages
             from tunewright.run.workshop import set_up
 

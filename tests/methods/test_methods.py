@@ -49,5 +49,7 @@ def test_scale():
 
 
 def test_settings_load_no_torch():
-    code = "import sys; from tunewright.methods import room; [room.make(n) for n in room.names()]; assert 'torch' not in sys.modules"
+    code = (
+        "import sys; from tunewright.methods import room; [room.make(n) for n in room.names()]; assert 'torch' not in sys.modules"
+    )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False).stderr == ""

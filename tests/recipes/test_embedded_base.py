@@ -269,7 +269,7 @@ def test_examples_are_what_the_recipe_writes(recipe: SimpleNamespace) -> None:
     assert rows == recipe.quickstart.distinct(recipe.quickstart.order, len(rows), 7)
     assert len({row["prompt"] for row in rows}) == len(rows) >= 900
     assert len({row["completion"] for row in rows}) > 0.95 * len(rows)
-    assert all(re.fullmatch(r"\d+ [a-z ]+(, \d+ [a-z ]+)* \| \w+, \w+ \w+", row["completion"]) for row in rows)
+    assert all(re.fullmatch(r"\d+ [a-z ]+(, \d+ [a-z ]+)* - \w+, \w+ \w+", row["completion"]) for row in rows)
     reviews = [json.loads(line) for line in tunewright.examples.path("reviews.jsonl").read_text().splitlines()]
     assert reviews == recipe.quickstart.distinct(recipe.quickstart.review, len(reviews), 7)
     assert {row["label"] for row in reviews} == {"complaint", "praise", "question"}

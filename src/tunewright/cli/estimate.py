@@ -31,6 +31,7 @@ def estimate(*tokens: Annotated[str, Parameter(allow_leading_hyphen=True, show=F
         dataset = read(run.data, run.seed)
         objective_for(run, dataset)
         told.say(dataset.sentence())
+        told.stage("Load the libraries")
         from tunewright.run.workshop import set_up
 
         shop = set_up(run, dataset, None, told)

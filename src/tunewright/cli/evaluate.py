@@ -93,7 +93,7 @@ def _suit(opened: Opened, loaded: Loaded, data: str) -> None:
     labels = sorted({row.label for row in loaded.rows if isinstance(row, LabelRow)})
     if labels and not isinstance(opened.objective, Classification) and opened.model.kind != "encoder":
         opened.objective, opened.labels = Classification(head="words", labels=tuple(labels)), tuple(labels)
-    if loaded.rows and not isinstance(loaded.rows[0], opened.objective.rows) or (labels and not opened.labels):
+    if (loaded.rows and not isinstance(loaded.rows[0], opened.objective.rows)) or (labels and not opened.labels):
         hint = "It was tuned for rows of another shape." if opened.settings else "Tune it first: a bare encoder has no head."
         allowed = [kind.shape for kind in opened.objective.rows]
         raise DataError(

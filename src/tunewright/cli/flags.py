@@ -1,4 +1,4 @@
-"""`tune DATA --config run.yaml --method.rank 8`: tokens of the command line to a `Run`, refused by name before anything heavy loads.
+"""`tune DATA --config run.yaml --method.rank 8`: tokens of the command line to a `Run`, before anything heavy loads.
 
 Flags have the dotted names of the run file; dashes and underscores are the same; `--key value` and `--key=value` are too.
 """
@@ -14,7 +14,8 @@ from typing import Any
 
 from tunewright.cli.settings import ROOMS, SHORT, Setting, settings
 from tunewright.core.configuration import build, override, parse_yaml, read_file
-from tunewright.core.errors import ConfigurationError, RequestError, nearest
+from tunewright.core.errors import ConfigurationError, RequestError, UnknownNameError, nearest
+from tunewright.core.registry import Room
 from tunewright.finetune import Run
 
 _NOTHING = ("null", "~", "")
@@ -73,7 +74,7 @@ def parse(tokens: Sequence[str], own: Mapping[str, bool] | None = None) -> Asked
         if name == "--config":
             asked.file = value if found else next(iter(tokens[place + 1 : place + 2]), "")
             asked.data = read_file(Path(asked.file))
-    known = settings(_named(tokens, asked.data))
+    known = settings(_named(tokens, asked))
     waiting = list(tokens)
     while waiting:
         token = waiting.pop(0)
@@ -109,23 +110,30 @@ def _value(flag: str, waiting: list[str]) -> str:
     return waiting.pop(0)
 
 
-def _named(tokens: Sequence[str], data: Mapping[str, Any]) -> dict[str, str | None]:
+def _named(tokens: Sequence[str], asked: Asked) -> dict[str, str | None]:
     """The method and the objective that are meant, as far as the flags and the run file say; unknown ones are left to `build`."""
     found: dict[str, str | None] = {}
     for key, room in ROOMS.items():
-        value = data.get(key)
-        name = value.get("name") if isinstance(value, dict) else value
+        value = asked.data.get(key)
+        name, in_flags = (value.get("name") if isinstance(value, dict) else value), False
         for place, token in enumerate(tokens):
             if match := re.fullmatch(rf"--{key}(?:\.name)?(?:=(.*))?", token):
+                in_flags = True
                 name = match[1] if match[1] is not None else next(iter(tokens[place + 1 : place + 2]), "")
         if isinstance(name, str) and name.startswith("{"):
             inner = parse_yaml(name, f"--{key}")
             name = inner.get("name") if isinstance(inner, dict) else None
         if name is not None:
-            room[str(name)]  # a misspelt name is reported as such, and not as a flag that it does not have
+            # A misspelt name is reported as such, and not as settings that it does not have.
+            _known(room, str(name), f"--{key}" if in_flags else f"{asked.file}: {key}")
         default = Run.model_fields[key].default
         found[key] = str(name) if name is not None else room.name_of(default) if default is not None else None
     return found
+
+
+def _known(room: Room[Any], name: str, where: str) -> None:
+    if name not in room.names():
+        raise UnknownNameError(f"there is no {room.noun} '{name}'", where=where, allowed=room.names(), given=name)
 
 
 def _setting(flag: str, name: str, known: Mapping[str, Setting]) -> Setting:

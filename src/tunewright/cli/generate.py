@@ -27,7 +27,7 @@ def generate(
 
     Args:
         model: a run, a folder, an adapter, a hub id, or `embedded`.
-        prompts: what to answer, each one word of the shell.
+        prompts: what to answer; quote each.
         file: a text file with one prompt a line.
         stdin: read prompts from standard input, one a line.
         drawing: how answers are drawn.

@@ -24,7 +24,7 @@ from tunewright.core.units import count_text, seconds_text
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-LINES_LIVE = 8  # lines of a stage that are shown while it runs; all of them stand there when it is over
+VALIDATIONS_SHOWN = 8  # lines; all of them are in steps.jsonl and in the report
 PLAIN_EVERY = 15.0  # seconds between lines of progress where there is no terminal
 VALIDATION = "validation "
 
@@ -38,6 +38,7 @@ class RichNarrator(Narrator):
         self.drawing = console.is_terminal and not console.is_dumb_terminal
         self.title = ""
         self.lines: list[Text] = []
+        self.validations: list[Text] = []
         self.began = 0.0
         self.bar: _Bar | None = None
 
@@ -56,7 +57,7 @@ class RichNarrator(Narrator):
             self.console.print(Text(title))
 
     def say(self, text: str) -> None:
-        self._line(Text(text, style="dim" if self.drawing else ""))
+        self._line(Text(text, style="dim"))
 
     def warn(self, text: str) -> None:
         self._line(Text(f"! {text}", style="yellow"))
@@ -68,14 +69,9 @@ class RichNarrator(Narrator):
         validation = {name.removeprefix(VALIDATION): value for name, value in facts.items() if name.startswith(VALIDATION)}
         if validation:
             found = "  ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in validation.items())
-            self._line(
-                Text.assemble(
-                    (f"step {done:>{len(str(total))}}", "" if self.drawing else ""),
-                    (f"   validation  {found}", "dim" if self.drawing else ""),
-                )
-            )
+            self._line(Text.assemble(f"step {done:>{len(str(total))}}", (f"   validation  {found}", "dim")), self.validations)
         elif not self.drawing and self.bar.due(done == total):
-            self._line(Text(f"step {done} of {total}  {self.bar.sentence()}"))
+            self._line(Text(f"step {done} of {total}  {self.bar.sentence()}"), self.validations)
 
     def close(self, failed: bool = False) -> None:
         """End the last stage and leave the terminal as it was."""
@@ -87,8 +83,8 @@ class RichNarrator(Narrator):
         if self.title:
             yield self._block(live=True)
 
-    def _line(self, text: Text) -> None:
-        self.lines.append(text)
+    def _line(self, text: Text, lines: list[Text] | None = None) -> None:
+        (self.lines if lines is None else lines).append(text)
         if not self.drawing:
             self.console.print(Text.assemble("  ", text), soft_wrap=True)
 
@@ -99,15 +95,16 @@ class RichNarrator(Narrator):
             self.console.print(block)
         elif self.title and time.perf_counter() - self.began >= 1:
             self.console.print(Text(f"  {seconds_text(time.perf_counter() - self.began)}"))
-        self.title, self.lines, self.bar = "", [], None
+        self.title, self.lines, self.validations, self.bar = "", [], [], None
 
     def _block(self, live: bool, failed: bool = False) -> RenderableType:
         """The stage: its mark, title and seconds, then its lines, then the bar."""
         head = Table.grid(expand=False, padding=(0, 1))
         mark = self._spinner() if live else Text("✗", style="red") if failed else Text("✓", style="green")
         head.add_row(mark, Text(self.title, style="bold"), Text(seconds_text(time.perf_counter() - self.began), style="dim"))
-        shown = self.lines[-LINES_LIVE:] if live else self.lines
-        body = [_indented(line) for line in shown]
+        earlier = len(self.validations) - VALIDATIONS_SHOWN
+        more = [Text(f"… {earlier} validations before", style="dim")] if earlier > 0 else []
+        body = [_indented(line) for line in (*self.lines, *more, *self.validations[-VALIDATIONS_SHOWN:])]
         if live and self.bar is not None:
             body.append(_indented(self.bar.drawn()))
         return Group(head, *body)

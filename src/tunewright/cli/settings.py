@@ -80,7 +80,15 @@ def _below(kind: type[BaseModel], prefix: str, named: Mapping[str, str | None]) 
             yield from _below(inner[0], f"{name}.", {})
         else:
             takes, texts = _shape(field.annotation)
-            yield Setting(name, takes, _shown(field), field.description or about.get(key, ""), texts)
+            yield Setting(name, takes, _shown(field), _about(field, about.get(key, "")), texts)
+
+
+def _about(field: FieldInfo, otherwise: str) -> str:
+    text = field.description or otherwise
+    choices = [
+        choice for part in _parts(field.annotation) if typing.get_origin(part) is Literal for choice in typing.get_args(part)
+    ]
+    return f"{text}: {' | '.join(map(str, choices))}".removeprefix(": ") if choices else text
 
 
 def _default_entry(name: str, field: FieldInfo) -> str:
@@ -95,7 +103,13 @@ def _shown(field: FieldInfo) -> str:
         return ""
     if isinstance(default, tuple):
         return ", ".join(str(item) for item in default)
-    return str(default).lower() if isinstance(default, bool) else f"{default:g}" if isinstance(default, float) else str(default)
+    return (
+        str(default).lower()
+        if isinstance(default, bool)
+        else f"{default:g}"
+        if isinstance(default, float)
+        else str(default).encode("unicode_escape").decode()
+    )
 
 
 def _parts(annotation: Any) -> list[Any]:

@@ -28,7 +28,7 @@ USAGE = {
     ),
     "check": (
         "tunewright check DATA [--base BASE] [settings]",
-        "Read the data and say what was found: the shape and why, duplicates, leaks, splits, dropped rows; with --base what is learned.",
+        "Read the data and say what was found: shape, duplicates, leaks, splits, dropped rows; with --base what is learned.",
         (
             "tunewright check examples.jsonl",
             "tunewright check examples.jsonl --base embedded",
@@ -100,6 +100,7 @@ def settings_help(verb: str) -> Outcome:
 
 
 def settings_table(rows: Iterable[tuple[str, str, str]]) -> RenderableType:
+    """Settings as lines: flag, what it is, its default."""
     from rich.table import Table
     from rich.text import Text
 
@@ -109,6 +110,6 @@ def settings_table(rows: Iterable[tuple[str, str, str]]) -> RenderableType:
     for flag, default, about in rows:
         line = Text(about)
         if default:
-            line.append(f" [{default}]", style="cyan")
+            line.append(f"{' ' if about else ''}[{default}]", style="cyan")
         table.add_row(Text(flag), line)
     return table

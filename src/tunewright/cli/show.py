@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import inspect
+import re
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tunewright.cli.terminal import Outcome
+from tunewright.core.errors import UnknownNameError
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -71,7 +73,8 @@ def _flat(settings: dict[str, Any], prefix: str = "") -> list[tuple[str, object]
         if isinstance(value, dict) and value:
             found += _flat(value, f"{prefix}{key}.")
         elif value not in (None, [], {}, ""):
-            found.append((f"{prefix}{key}", ", ".join(str(item) for item in value) if isinstance(value, list) else value))
+            shown = ", ".join(str(item) for item in value) if isinstance(value, list) else str(value)
+            found.append((f"{prefix}{key}", shown.replace("\n", "\\n")))
     return found
 
 
@@ -125,8 +128,12 @@ def _entry(package: str, name: str, key: str) -> Outcome:
     from rich.console import Group
     from rich.text import Text
 
-    entry = import_module(package).room[name]
-    about = inspect.cleandoc(entry.__doc__ or "")
+    room = import_module(package).room
+    if name not in room.names():
+        raise UnknownNameError(f"there is no {room.noun} '{name}'", where="show", allowed=room.names(), given=name)
+    entry = room[name]
+    # Docstrings are broken for the width of our sources; paragraphs and their `Keyword:` lines stay apart.
+    about = re.sub(r"(?<=\S)\n(?!\n|\w+( \w+)?: | {4})", " ", inspect.cleandoc(entry.__doc__ or ""))
     body: list[RenderableType] = [Text(name, style="bold"), Text(about)]
     found: list[dict[str, str]] = []
     if key:

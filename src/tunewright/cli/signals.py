@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM while a run works: the first asks it to stop at the next step with a checkpoint, the second ends it at once."""
+"""Ctrl-C and SIGTERM while a run works: the first stops it at the next step with a checkpoint, the second at once."""
 
 from __future__ import annotations
 

@@ -167,16 +167,22 @@ class LoRATuning(Tuning):
 
         stored = {name.removeprefix(_PREFIX): value for name, value in load_file(folder / "adapter_model.safetensors").items()}
         own = self.parameters()
+        copies = {name.replace(".base_layer.", "."): stored.pop(name) for name in list(stored) if "lora_" not in name}
+        held = {name.replace(".host.", "."): value for name, value in self.model.network.named_parameters(remove_duplicate=False)}
+        for name, copy in copies.items():
+            if name not in held or not torch.equal(copy, held[name]):
+                raise BaseModelError(f"the adapter brings a '{name}' of its own, which is not supported", where=str(folder))
         if set(stored) != set(own):
             odd = sorted(set(stored) ^ set(own))[0]
             raise BaseModelError(
                 f"the adapter and this base do not have the same places (first difference: '{odd}')", where=str(folder)
             )
+        for name, parameter in own.items():
+            if parameter.shape != stored[name].shape:
+                given = tuple(stored[name].shape)
+                raise BaseModelError(f"'{name}' is {given} in the adapter and {tuple(parameter.shape)} here", where=str(folder))
         with torch.no_grad():
             for name, parameter in own.items():
-                if parameter.shape != stored[name].shape:
-                    given = tuple(stored[name].shape)
-                    raise BaseModelError(f"'{name}' is {given} in the adapter and {tuple(parameter.shape)} here", where=str(folder))
                 parameter.copy_(stored[name])
 
 
@@ -224,6 +230,8 @@ def _places(path: Path) -> tuple[str, ...]:
     """The paths of the layers that an adapter's tensors belong to. PEFT's own patterns may name more than the base has."""
     places = set()
     for name in read_header(path).tensors:
+        if "lora_" not in name:
+            continue  # PEFT adds embeddings to the adapter when the head is a target; `load` compares them with the base's
         place, letter, _ = name.removeprefix(_PREFIX).rpartition(".lora_A.weight" if ".lora_A." in name else ".lora_B.weight")
         if not letter or not name.startswith(_PREFIX):
             raise BaseModelError(f"the tensor '{name}' is none of a LoRA on linear layers", where=str(path))

@@ -73,7 +73,7 @@ class MethodContract:
         engine = toy_engine(model, tuning)
         for steps in (0, 2, 1):
             train(engine, trees, steps)
-                tuned = outputs(model, trees)
+            tuned = outputs(model, trees)
             with tuning.disabled():
                 assert torch.equal(outputs(model, trees), base)
                 with tuning.disabled():

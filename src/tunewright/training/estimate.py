@@ -134,10 +134,11 @@ def _logits(engine: Engine, batch: Batch) -> int:
 
 
 def refuse_base(name: str, parameters: int, device: torch.device) -> None:
-    """Raise `DoesNotFitError` when the weights alone, as 32-bit numbers, are more than the machine can give; nothing is loaded for it."""
+    """Raise `DoesNotFitError` when the weights alone, as 32-bit numbers, are more than the machine can give."""
     needs, gives = 4 * parameters, available(device)
     if needs > gives:
-        problem = f"the base has {count_text(parameters)} parameters: {bytes_text(needs)} of memory, and this machine can give {bytes_text(gives)}"
+        size = f"{count_text(parameters)} parameters take {bytes_text(needs)} of memory"
+        problem = f"the base is too large: its {size}, and this machine can give {bytes_text(gives)}"
         fitting = count_text(0.8 * gives / 4)
         raise DoesNotFitError(problem, where=name, hint=f"A base of up to about {fitting} parameters would load here.")
 
