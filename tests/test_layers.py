@@ -23,7 +23,8 @@ FLOORS = {
     4: ("training", "evaluation", "explain"),
     5: ("run", "compare", "adapt", "compress", "search", "federated"),
     6: ("serve", "monitor"),
-    7: ("cli", "testing"),
+    7: ("testing",),
+    8: ("cli",),
 }
 FLOOR_OF = {room: floor for floor, rooms in FLOORS.items() for room in rooms}
 # `finetune.py` is the front page of the room `run`: the story, whose chapters are the room's modules. The package itself names what

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import tempfile
 import time
 from pathlib import Path
@@ -106,7 +107,7 @@ def theirs(asked: argparse.Namespace, rows: dict[str, list[dict[str, str]]], fol
         num_train_epochs=asked.epochs,
         learning_rate=asked.rate,
         lr_scheduler_type="linear",
-        warmup_ratio=0.05,
+        warmup_steps=round(0.05 * asked.epochs * math.ceil(len(rows["train"]) / asked.batch)),
         max_grad_norm=1.0,
         weight_decay=0.0,
         eval_strategy="epoch",

@@ -22,10 +22,11 @@ from tunewright.methods import Method
 from tunewright.methods import room as methods
 from tunewright.methods.lora import LoRA
 from tunewright.metrics import room as metrics
+from tunewright.models.facts import facts
 from tunewright.models.sources import resolve
 from tunewright.objectives import Objective
 from tunewright.objectives import room as objectives
-from tunewright.run.targets import objective_for
+from tunewright.run.targets import decided, objective_for
 from tunewright.training.settings import Training
 
 if TYPE_CHECKING:
@@ -94,7 +95,7 @@ def finetune(run: Run, narrator: Narrator = SILENT, stop_asked: Callable[[], boo
         try:
             narrator.stage("Read and check the data")
             dataset = read(run.data, run.seed)
-            objective_for(run, dataset)
+            decided(objective_for(run, dataset), facts(run.base).kind, dataset)
             narrator.say(f"{Path(str(run.data.train)).name}: {dataset.sentence()}")
             if len(dataset.ledger):
                 reasons = ", ".join(f"{count} {kind.replace('_', ' ')}" for kind, count in dataset.ledger.counts().items())

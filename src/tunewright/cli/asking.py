@@ -31,7 +31,7 @@ class Drawing:
     """Of the draws; equal seeds give equal answers."""
 
     def sampling(self, settings: dict[str, Any] | None = None) -> Sampling:
-        """The settings of a run's own tests, with what was asked for put in. Raises `ConfigurationError` for a value out of range."""
+        """The settings of a run's own tests, with what was asked for put in. Raises `ConfigurationError`: out of range."""
         from tunewright.core.configuration import build
 
         kept = ((settings or {}).get("evaluation") or {}).get("sampling") or {}

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
 from tunewright.cli.terminal import Outcome, narrator
+
+if TYPE_CHECKING:
+    from tunewright.training.estimate import Estimate
 
 
 def estimate(*tokens: Annotated[str, Parameter(allow_leading_hyphen=True, show=False)]) -> Outcome:
@@ -35,22 +38,22 @@ def estimate(*tokens: Annotated[str, Parameter(allow_leading_hyphen=True, show=F
         from tunewright.run.workshop import set_up
 
         shop = set_up(run, dataset, None, told)
+    from tunewright.cli.findings import pairs
+
+    facts = {"fits": True, **shop.estimate.as_dict(), "reasons": shop.reasons, "layout": shop.probed.layout}
+    return Outcome(facts, pairs(_lines(shop.estimate)))
+
+
+def _lines(found: Estimate) -> list[tuple[str, object]]:
     from rich.text import Text
 
-    from tunewright.cli.findings import pairs
     from tunewright.core.units import bytes_text, count_text, seconds_text, share_text
 
-    found = shop.estimate
-    table = pairs(
-        [
-            (
-                "parameters",
-                f"{count_text(found.parameters)}, of which {count_text(found.trainable)} are trained ({share_text(found.trainable, found.parameters)})",
-            ),
-            ("steps", f"{found.steps:,}, reading {count_text(found.tokens)} tokens"),
-            ("time", f"about {seconds_text(found.seconds)} of training"),
-            ("memory", f"{bytes_text(found.peak)} at the highest point; this machine can give {bytes_text(found.available)}"),
-            ("fits", Text("yes", style="green")),
-        ]
-    )
-    return Outcome({"fits": True, **found.as_dict(), "reasons": shop.reasons, "layout": shop.probed.layout}, table)
+    share = share_text(found.trainable, found.parameters)
+    return [
+        ("parameters", f"{count_text(found.parameters)}, of which {count_text(found.trainable)} are trained ({share})"),
+        ("steps", f"{found.steps:,}, reading {count_text(found.tokens)} tokens"),
+        ("time", f"about {seconds_text(found.seconds)} of training"),
+        ("memory", f"{bytes_text(found.peak)} at the highest point; this machine can give {bytes_text(found.available)}"),
+        ("fits", Text("yes", style="green")),
+    ]

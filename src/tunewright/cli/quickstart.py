@@ -37,8 +37,12 @@ def quickstart(*tokens: Annotated[str, Parameter(allow_leading_hyphen=True, show
     with narrator() as told, stop_when_asked() as stop_asked:
         result = finetune(run, told, stop_asked)
     rows = _rows(result.folder)
+    from rich.console import Group
+    from rich.text import Text
+
     outcome = finished(result, [_shown(rows)] if rows else [])
-    return Outcome(outcome.data | {"rows": rows}, outcome.shown)
+    then = Text.assemble(("\nNow with your own examples: ", "dim"), ("tunewright tune your-examples.jsonl", "bold"))
+    return Outcome(outcome.data | {"rows": rows}, Group(outcome.shown or "", then))
 
 
 def _rows(folder: Path) -> list[dict[str, Any]]:

@@ -10,6 +10,7 @@ from tunewright.cli.terminal import Outcome
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from tunewright.evaluation.report.schema import Subject
     from tunewright.finetune import Result
 
 
@@ -33,33 +34,28 @@ def finished(result: Result, between: Sequence[RenderableType] = ()) -> Outcome:
         "warnings": list(report.warnings),
         "cost": report.cost.model_dump(mode="json"),
     }
-    body = [Text(), render_terminal(report), Text(), *between, _closing(str(folder), report.subject.task)]
+    body = [Text(), render_terminal(report), Text(), *between, _closing(str(folder), report.subject)]
     return Outcome(data, Group(*body))
 
 
-def _closing(folder: str, task: str) -> RenderableType:
+def _closing(folder: str, subject: Subject) -> RenderableType:
     from rich.table import Table
     from rich.text import Text
 
     table = Table.grid(padding=(0, 2))
     table.add_row(Text("report", style="dim"), Text(f"{folder}/report.html", style="bold"))
-    for title, command in next_commands(folder, task):
+    for title, command in next_commands(folder, subject):
         table.add_row(Text(title, style="dim"), Text(command))
     return table
 
 
-def next_commands(folder: str, task: str) -> list[tuple[str, str]]:
+def next_commands(folder: str, subject: Subject) -> list[tuple[str, str]]:
     """What can be done with a finished run, as (purpose, command)."""
     name = f"'{folder}'" if " " in folder else folder
-    if task == "classification":
-        return [
-            ("label a text", f"tunewright generate {name} 'your text'"),
-            ("measure", f"tunewright evaluate {name} more-examples.jsonl"),
-            ("merge", f"tunewright merge {name} merged-model"),
-        ]
-    return [
-        ("try it", f"tunewright generate {name} 'your prompt'"),
-        ("talk", f"tunewright chat {name}"),
-        ("measure", f"tunewright evaluate {name} more-examples.jsonl"),
-        ("merge", f"tunewright merge {name} merged-model"),
-    ]
+    if subject.task == "classification":
+        found = [("label a text", f"tunewright generate {name} 'your text'")]
+    else:
+        found = [("try it", f"tunewright generate {name} 'your prompt'"), ("talk", f"tunewright chat {name}")]
+    found.append(("measure", f"tunewright evaluate {name} more-examples.jsonl"))
+    whole = subject.weights == "full_model"
+    return found if whole else [*found, ("merge", f"tunewright merge {name} merged-model")]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -16,6 +17,9 @@ AT_ONCE = b"\nStopped at once.\n"
 @contextmanager
 def stop_when_asked() -> Iterator[Callable[[], bool]]:
     """Within it, a signal sets the answer of the callable that is yielded."""
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False  # only the main thread may listen
+        return
     asked: list[int] = []
 
     def hear(number: int, frame: FrameType | None) -> None:

@@ -184,7 +184,7 @@ class Engine:
             total, count = loss(self, batch)
             if not torch.isfinite(total):
                 self.forget()
-                raise DivergedError(f"the loss is {float(total)}, not a finite number")
+                raise DivergedError(f"the loss is {float(total.detach())}, not a finite number")
             total.backward()
             self.accumulated.total += float(total.detach())
             self.accumulated.count += float(count)

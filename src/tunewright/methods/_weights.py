@@ -35,7 +35,7 @@ class WeightsTuning(Tuning):
         return "model"
 
     def parameters(self) -> dict[str, Parameter]:
-        return self.chosen
+        return dict(self.chosen)
 
     @contextlib.contextmanager
     def disabled(self) -> Iterator[None]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tunewright.core.errors import Interrupted
@@ -41,7 +43,7 @@ def tune(shop: Workshop, stop_asked: Callable[[], bool]) -> Best:
     """The loop with everything around it, from the last checkpoint if there is one; ends with the best parameters in place."""
     training, folder = shop.run.training, shop.folder
     best = Best(training.monitor, direction(training.monitor))
-    with shop.stage("Tune"):
+    with shop.stage("Tune"), _resumable(folder.path):
         found = checkpoints.restore(folder.checkpoints, shop.engine, best)
         folder.forget_after(found.step)
         for refused in found.refused:
@@ -52,18 +54,22 @@ def tune(shop: Workshop, stop_asked: Callable[[], bool]) -> Best:
             steps = stop_early(steps, best, shop.engine, training.patience)
             # Logged before the checkpoint: a line too many is dropped on resume, a missing one could not be made up.
             steps = watched(steps, lambda step: records.log(shop, step))
-            try:
-                for _ in checkpointed(steps, training.save_every, lambda step: records.checkpoint(shop, step, best), stop_asked):
-                    pass
-            except Interrupted as stop:
-                raise Interrupted(
-                    stop.problem, where=str(folder.path), hint=f"Continue with: tunewright resume {folder.path}"
-                ) from None
+            for _ in checkpointed(steps, training.save_every, lambda step: records.checkpoint(shop, step, best), stop_asked):
+                pass
         if best.parameters:
             shop.engine.put_back(best.parameters)
         shop.engine.check_finite()
         records.save_tuning(shop)
     return best
+
+
+@contextmanager
+def _resumable(path: Path) -> Iterator[None]:
+    """An interruption from within says which run it is and how to go on with it."""
+    try:
+        yield
+    except Interrupted as stop:
+        raise Interrupted(stop.problem, where=str(path), hint=f"Continue with: tunewright resume {path}") from None
 
 
 def test_once(shop: Workshop) -> tuple[Sequence[Answer], Sequence[Answer]]:

@@ -205,7 +205,7 @@ def _equip(model: Model, objective: Objective, settled: Settled, seed: int) -> t
     labels = objective.labels if isinstance(objective, Classification) else ()
     head = objective.make_head(model, labels, seed)
     tuning = (settled.method.attach if head is None else settled.method.attach_under_new_head)(model, seed)
-    parameters = tuning.parameters()
+    parameters = dict(tuning.parameters())
     if head is not None:
         head.to(model.network.device)
         parameters |= {f"head.{name}": value for name, value in head.named_parameters()}

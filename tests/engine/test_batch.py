@@ -1,0 +1,128 @@
+"""The layouts carry the same targets: forest, padded, and encoder-decoder pairs."""
+
+import pytest
+import torch
+
+from tunewright.data.forest import Segment, Tree, single
+from tunewright.engine import batch as layouts
+from tunewright.engine.engine import Engine
+from tunewright.testing.tiny import tiny
+from tunewright.testing.toy import difference, toy_engine, toy_trees
+
+MIXED = [
+    Tree((Segment((7, 8, 9), row=0), Segment((10, 11), 0, (1.0, 1.0), row=0), Segment((12, 13, 14), 0, (1.0, 0.5, 0.0), row=1))),
+    single((20, 21, 22, 23), (0.0, 1.0, 0.0, 2.0), label=1, row=2),
+    Tree(
+        (
+            Segment((30, 31), None, (0.0, 1.0), row=3),
+            Segment((32, 33), 0, (1.0, 1.0), row=3),
+            Segment((34,), 0, (1.0,), row=4),
+            Segment((35, 36), 1, (1.0, 1.0), row=5),
+        )
+    ),
+]
+
+
+def test_forest_by_hand():
+    batch = layouts.forest(MIXED[:2])
+    assert batch.tokens_BT.tolist() == [[7, 8, 9, 10, 11, 12, 13, 14, 20, 21, 22, 23]]
+    assert batch.positions_BT.tolist() == [[0, 1, 2, 3, 4, 3, 4, 5, 0, 1, 2, 3]]
+    assert batch.layout == layouts.Layout((3, 2, 3, 4), ((), (0,), (0,), ()))
+    assert batch.rows_N.tolist() == [2, 3, 2, 5, 8, 10]
+    assert batch.targets_N.tolist() == [10, 11, 12, 13, 21, 23]
+    assert batch.weights_N.tolist() == [1, 1, 1, 0.5, 1, 2]
+    assert batch.owners_N.tolist() == [1, 1, 2, 2, 3, 3]
+    assert batch.labels_S.tolist() == [-1, -1, -1, 1]
+    assert batch.row_S.tolist() == [0, 0, 1, 2]
+    assert batch.spans_S2.tolist() == [[0, 3], [3, 5], [5, 8], [8, 12]]
+    assert batch.tokens == 12
+
+
+def test_padded_by_hand():
+    batch = layouts.padded(MIXED[:2], pad=0)
+    assert batch.tokens_BT.tolist() == [[7, 8, 9, 10, 11, 0], [7, 8, 9, 12, 13, 14], [20, 21, 22, 23, 0, 0]]
+    assert batch.mask_BT.sum(1).tolist() == [5, 6, 4]
+    assert batch.rows_N.tolist() == [2, 3, 8, 9, 12, 14]
+    assert batch.spans_S2.tolist() == [[0, 3], [3, 5], [9, 12], [12, 16]]
+
+
+def test_sequence_to_sequence_by_hand():
+    trees = [
+        Tree((Segment((7, 8, 9)), Segment((10, 11, 2), 0, (1.0, 1.0, 1.0)))),
+        Tree((Segment((5,)), Segment((6, 2), 0, (0.0, 1.0)))),
+    ]
+    batch = layouts.sequence_to_sequence(trees, pad=0, start_token=1)
+    assert batch.source_BT.tolist() == [[7, 8, 9], [5, 0, 0]]
+    assert batch.source_mask_BT.tolist() == [[1, 1, 1], [1, 0, 0]]
+    assert batch.tokens_BT.tolist() == [[1, 10, 11], [1, 6, 0]]
+    assert batch.rows_N.tolist() == [0, 1, 2, 4]
+    assert batch.targets_N.tolist() == [10, 11, 2, 2]
+    assert batch.tokens == 12
+    with pytest.raises(ValueError, match="root .encoder. with children"):
+        layouts.sequence_to_sequence(MIXED, pad=0, start_token=1)
+
+
+@pytest.mark.parametrize("names", [("targets_N",), ("weights_N",), ("owners_N",), ("labels_S",), ("row_S",)], ids=str)
+def test_layouts_list_the_same_things_in_the_same_order(names: tuple[str, ...]):
+    one, other = layouts.forest(MIXED), layouts.padded(MIXED, 0)
+    for name in names:
+        assert getattr(one, name).tolist() == getattr(other, name).tolist()
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma2", "gpt2", "gpt_neox", "opt"])
+def test_layouts_give_the_same_losses(family: str):
+    losses = []
+    for layout in ("forest", "padded"):
+        engine = Engine(tiny(family), layout=layout)
+        losses.append(engine.score(MIXED)[0])
+    assert difference(*losses) < 1e-5
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta", "modernbert"])
+def test_layouts_give_the_same_label_logits(family: str):
+    found = []
+    for layout in (None, "padded"):
+        model = tiny(family)
+        engine = toy_engine(model, layout=layout)
+        assert engine.layout == (layout or "forest")
+        with engine.evaluating():
+            found.append(engine.label_logits(engine.collate(toy_trees(model, 6))))
+    assert difference(*found) < 1e-5
+
+
+@pytest.mark.parametrize("family", ["t5", "bart"])
+def test_pairs_give_the_losses_of_transformers(family: str):
+    model = tiny(family)
+    engine, trees = Engine(model, layout="sequence_to_sequence", own_head=False), toy_trees(model, 5)
+    scores, batch = engine.score(trees)
+    for number, tree in enumerate(trees):
+        labels = torch.tensor([tree.segments[1].tokens])
+        with torch.no_grad():
+            wanted = model.network(input_ids=torch.tensor([tree.segments[0].tokens]), labels=labels).loss
+        assert -scores[batch.owners_N == number].mean() == pytest.approx(float(wanted), rel=1e-5)
+
+
+@pytest.mark.parametrize("layout", [layouts.forest, lambda trees: layouts.padded(trees, 0)])
+def test_a_tree_given_twice_counts_twice(layout):
+    tree = MIXED[1]
+    assert layout([tree, tree]).weights_N.sum() == 2 * layout([tree]).weights_N.sum()
+
+
+@pytest.mark.parametrize("layout", [layouts.forest, lambda trees: layouts.padded(trees, 0)])
+def test_nothing_is_predicted_from_another_row(layout):
+    """A prompt without a token: its answer's first token has nothing before it, and must not be predicted from the neighbour."""
+    empty = Tree((Segment(()), Segment((5, 6), 0, (1.0, 1.0))))
+    with pytest.raises(ValueError, match="nothing stands before it"):
+        layout([MIXED[1], empty])
+    later = Tree((Segment((9,)), Segment((), 0), Segment((5, 6), 1, (1.0, 1.0))))
+    batch = layout([MIXED[1], later])
+    first = batch.rows_N[batch.targets_N == 5].item()
+    assert batch.tokens_BT.flatten()[first] == 9
+
+
+def test_no_targets_at_all():
+    engine = Engine(tiny("llama"), {})
+    batch = engine.collate([single((5, 6, 7))])
+    loss = engine.language_loss(batch)
+    assert (loss.total.item(), loss.count.item()) == (0, 0)
+    assert engine.score([single((5, 6, 7))])[0].shape == (0,)

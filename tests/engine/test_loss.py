@@ -1,0 +1,127 @@
+"""The chunked loss against torch's own, in value and in every gradient."""
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+from tunewright.engine import head, loss
+from tunewright.engine.head import LanguageHead, language_head
+from tunewright.engine.loss import linear_cross_entropy
+from tunewright.testing.tiny import DECODERS, tiny
+
+
+def case(targets: int, dtype: torch.dtype = torch.float32, width: int = 6, vocabulary: int = 23):
+    generator = torch.Generator().manual_seed(targets)
+    hidden, weight, bias = (
+        torch.randn(shape, generator=generator).to(dtype).requires_grad_()
+        for shape in ((targets, width), (vocabulary, width), (vocabulary,))
+    )
+    chosen = torch.randint(0, vocabulary, (targets,), generator=generator)
+    weights = torch.rand(targets, generator=generator)
+    weights[::4] = 0
+    return hidden, weight, bias, chosen, weights
+
+
+@pytest.mark.parametrize("targets", [0, 1, 15, 16, 17, 50])
+@pytest.mark.parametrize("biased", [True, False])
+def test_value_and_gradients_are_those_of_torch(targets: int, biased: bool, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(loss, "CHUNK_BYTES", 1)  # 16 targets a chunk, the least there is
+    hidden, weight, bias, chosen, weights = case(targets)
+    inputs = [hidden, weight, *([bias] if biased else [])]
+    found = linear_cross_entropy(hidden, weight, bias if biased else None, chosen, weights)
+    logits = hidden @ weight.T + (bias if biased else 0)
+    wanted = (cross_entropy(logits, chosen, reduction="none") * weights).sum()
+    torch.testing.assert_close(found.total, wanted)
+    torch.testing.assert_close(found.count, weights.sum())
+    ours, theirs = torch.autograd.grad(found.total * 1.7, inputs), torch.autograd.grad(wanted * 1.7, inputs)
+    torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=1e-5)
+
+
+def test_gradients_against_differences():
+    hidden, weight, bias, chosen, weights = (
+        part.detach().double().requires_grad_() if part.is_floating_point() else part for part in case(4, width=3, vocabulary=5)
+    )
+    weights = weights.detach()
+
+    def total(*inputs):
+        return (cross_entropy(torch.nn.functional.linear(*inputs), chosen, reduction="none") * weights).sum()
+
+    ours = torch.autograd.grad(linear_cross_entropy(hidden, weight, bias, chosen, weights).total, [hidden, weight, bias])
+    step = 1e-5
+    for which, gradient in enumerate(ours):
+        inputs = [hidden.detach().clone(), weight.detach().clone(), bias.detach().clone()]
+        for place in range(gradient.numel()):
+            flat = inputs[which].view(-1)
+            flat[place] += step
+            high = total(*inputs)
+            flat[place] -= 2 * step
+            low = total(*inputs)
+            flat[place] += step
+            assert float((high - low) / (2 * step)) == pytest.approx(float(gradient.flatten()[place]), abs=2e-5)
+
+
+def test_only_what_is_needed_gets_a_gradient():
+    hidden, weight, bias, chosen, weights = case(20)
+    found = linear_cross_entropy(hidden, weight.detach(), bias.detach(), chosen, weights)
+    found.total.backward()
+    assert hidden.grad is not None
+    found = linear_cross_entropy(hidden.detach(), weight, bias, chosen, weights)
+    hidden.grad = None
+    found.total.backward()
+    assert hidden.grad is None
+    assert weight.grad is not None
+    assert bias.grad is not None
+
+
+def test_under_autocast_the_sums_stay_float32():
+    hidden, weight, bias, chosen, weights = case(50)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = linear_cross_entropy(hidden, weight, bias, chosen, weights)
+    exact = linear_cross_entropy(hidden, weight, bias, chosen, weights)
+    assert found.total.dtype == torch.float32
+    assert float(found.total.detach()) == pytest.approx(float(exact.total.detach()), rel=1e-2)
+    gradients = [torch.autograd.grad(one.total, [hidden, weight, bias]) for one in (found, exact)]
+    for rough, fine in zip(*gradients, strict=True):
+        assert rough.dtype == torch.float32
+        torch.testing.assert_close(rough, fine, atol=0.05, rtol=0.05)
+
+
+@pytest.mark.parametrize(("scale", "cap"), [(1.0, None), (0.25, None), (1.0, 3.0), (2.0, 5.0)])
+@pytest.mark.parametrize("targets", [0, 5, 40])
+def test_heads_with_scale_and_cap(scale: float, cap: float | None, targets: int, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(loss, "CHUNK_BYTES", 1)
+    hidden, _, _, chosen, weights = case(targets)
+    linear = nn.Linear(6, 23)
+    own = LanguageHead(linear, scale, cap)
+    inputs = [hidden, *linear.parameters()]
+    logits = linear(hidden) * scale
+    logits = logits if cap is None else cap * torch.tanh(logits / cap)
+    wanted = (cross_entropy(logits, chosen, reduction="none") * weights).sum()
+    found = own.cross_entropy(hidden, chosen, weights)
+    torch.testing.assert_close(found.total, wanted)
+    ours = torch.autograd.grad(found.total, inputs, allow_unused=True, materialize_grads=True)
+    theirs = torch.autograd.grad(wanted, inputs)
+    torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=1e-5)
+    scores = own.log_probabilities(hidden, chosen)
+    torch.testing.assert_close(scores, -cross_entropy(logits, chosen, reduction="none").detach())
+
+
+@pytest.mark.parametrize("family", DECODERS)
+def test_the_head_of_every_family_gives_its_logits(family: str):
+    model = tiny(family)
+    own = language_head(model.network)
+    ids = torch.arange(10, 40)[None]
+    with torch.no_grad():
+        wanted = model.network(input_ids=ids).logits[0]
+        found = own.logits(model.body(input_ids=ids).last_hidden_state[0])
+    torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-5)
+    assert (own.cap is not None) == (family == "gemma2")
+
+
+def test_scales_are_read_from_the_configuration():
+    network = tiny("llama").network
+    network.config.logit_scale, network.config.logits_scaling = 0.5, 4.0
+    assert language_head(network).scale == 0.125
+    assert language_head(tiny("bert").network) is None
+    assert head.chunk_rows(50_000) == (64 << 20) // 200_000
