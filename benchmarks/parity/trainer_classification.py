@@ -1,6 +1,7 @@
 """Accuracy of classification on an encoder, against the same tuning with transformers' Trainer and PEFT.
 
-    .venv-parity/bin/python benchmarks/parity/trainer_classification.py BASE --train T --validation V --test X [--method lora] [--out FILE]
+    .venv-parity/bin/python benchmarks/parity/trainer_classification.py BASE --rate 1e-3 \
+        --train T --validation V --test X [--method lora] [--out FILE]
 
 Same rows, learning rate, schedule, batch, epochs, rank, seed; both keep the epoch with the smallest validation loss. The head is
 each system's own: here mean pooling and a linear layer, there `AutoModelForSequenceClassification` with its pooler.

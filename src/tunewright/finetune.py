@@ -56,17 +56,20 @@ class Run(Strict):
     data: DataConfig
     base: str = Field("embedded", description="hub id, folder, run, `minilm` or `embedded`")
     method: Annotated[Method, BeforeValidator(methods.make), PlainSerializer(methods.dump)] = LoRA()
-    objective: Annotated[Objective | None, BeforeValidator(lambda value: None if value is None else objectives.make(value)),
-                         PlainSerializer(lambda value: None if value is None else objectives.dump(value))] = Field(
-        None, description="by the rows when not given: classification for labels, sft for answers"
-    )
+    objective: Annotated[
+        Objective | None,
+        BeforeValidator(lambda value: None if value is None else objectives.make(value)),
+        PlainSerializer(lambda value: None if value is None else objectives.dump(value)),
+    ] = Field(None, description="by the rows when not given: classification for labels, sft for answers")
     rendering: Rendering = Rendering()
     training: Training = Training()
     evaluation: Evaluation = Evaluation()
     seed: int = Field(0, ge=0, le=2**32)
     threads: int | None = Field(None, ge=1, description="CPU threads; all cores when not given")
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto takes a GPU when there is one")
-    name: str | None = Field(None, pattern=r"^[\w][\w.\- ]{0,99}$", description="of the run folder; from data and time when not given")
+    name: str | None = Field(
+        None, pattern=r"^[\w][\w.\- ]{0,99}$", description="of the run folder; from data and time when not given"
+    )
     folder: Path = Field(Path("runs"), description="where run folders stand")
 
 
@@ -126,7 +129,9 @@ def resume(path: Path, narrator: Narrator = SILENT, stop_asked: Callable[[], boo
     folder = runs.existing(path)
     folder.require_unfinished()
     with folder.locked():
-        run = build(Run, read_file(folder.settings), str(folder.settings)).model_copy(update={"folder": path.parent, "name": path.name})
+        run = build(Run, read_file(folder.settings), str(folder.settings)).model_copy(
+            update={"folder": path.parent, "name": path.name}
+        )
         narrator.stage("Read the rows that the run kept")
         from tunewright.run import records, stages
         from tunewright.run.workshop import set_up

@@ -5,7 +5,7 @@ import torch
 
 from tunewright.data.forest import Segment, Tree, single
 from tunewright.engine import batch as layouts
-from tunewright.engine.engine import Engine
+from tunewright.engine.engine import Engine, Probed
 from tunewright.testing.tiny import tiny
 from tunewright.testing.toy import difference, toy_engine, toy_trees
 
@@ -73,7 +73,7 @@ def test_layouts_list_the_same_things_in_the_same_order(names: tuple[str, ...]):
 def test_layouts_give_the_same_losses(family: str):
     losses = []
     for layout in ("forest", "padded"):
-        engine = Engine(tiny(family), layout=layout)
+        engine = Engine(tiny(family), probed=Probed(layout))
         losses.append(engine.score(MIXED)[0])
     assert difference(*losses) < 1e-5
 
@@ -93,7 +93,7 @@ def test_layouts_give_the_same_label_logits(family: str):
 @pytest.mark.parametrize("family", ["t5", "bart"])
 def test_pairs_give_the_losses_of_transformers(family: str):
     model = tiny(family)
-    engine, trees = Engine(model, layout="sequence_to_sequence", own_head=False), toy_trees(model, 5)
+    engine, trees = Engine(model, probed=Probed("sequence_to_sequence", own_head=False)), toy_trees(model, 5)
     scores, batch = engine.score(trees)
     for number, tree in enumerate(trees):
         labels = torch.tensor([tree.segments[1].tokens])

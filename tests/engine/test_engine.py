@@ -5,7 +5,7 @@ import torch
 
 from tunewright.core.errors import DivergedError
 from tunewright.data.forest import single
-from tunewright.engine.engine import Engine
+from tunewright.engine.engine import Probed, Engine
 from tunewright.engine.loss import Loss
 from tunewright.methods.lora import LoRA
 from tunewright.testing.tiny import tiny
@@ -116,7 +116,7 @@ def test_an_engine_for_evaluation_makes_no_step():
     with pytest.raises(ValueError, match="no classification head"):
         Engine(model).label_logits(Engine(model).collate(toy_trees(model)))
     with pytest.raises(ValueError, match="gives logits"):
-        seq = Engine(tiny("t5"), layout="sequence_to_sequence")
+        seq = Engine(tiny("t5"), probed=Probed("sequence_to_sequence"))
         seq.hidden(seq.collate(toy_trees(seq.model)))
 
 

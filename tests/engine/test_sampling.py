@@ -101,7 +101,7 @@ def test_nothing_asked_nothing_answered():
 
 def test_the_layout_and_the_mode_are_left_as_they_were():
     model = tiny("llama")
-    engine = Engine(model, layout="forest")
+    engine = Engine(model)
     model.network.train()
     sample(engine, PROMPTS[:1], Sampling(max_new_tokens=2), ends=NO_END)
     assert model.network.training

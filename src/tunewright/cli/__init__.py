@@ -30,7 +30,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     Args:
         argv: the words after `tunewright`; those of this process when not given.
     """
-    tokens, as_json, debug = _global_flags(list(sys.argv[1:] if argv is None else argv))
+    # Not `list(...)`: once the verb of that name is loaded, its module stands under the name in this package.
+    tokens, as_json, debug = _global_flags([*(sys.argv[1:] if argv is None else argv)])
     for name, value in QUIET.items():
         set_default(name, value)
     from tunewright.cli import failing, terminal

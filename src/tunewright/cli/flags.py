@@ -121,7 +121,7 @@ def _named(tokens: Sequence[str], asked: Asked) -> dict[str, str | None]:
                 in_flags = True
                 name = match[1] if match[1] is not None else next(iter(tokens[place + 1 : place + 2]), "")
         if isinstance(name, str) and name.startswith("{"):
-            inner = parse_yaml(name, f"--{key}")
+            inner = _parsed(name, f"--{key}")
             name = inner.get("name") if isinstance(inner, dict) else None
         if name is not None:
             # A misspelt name is reported as such, and not as settings that it does not have.
@@ -178,12 +178,21 @@ def _put(asked: Asked, setting: Setting, value: str, flag: str) -> None:
 
 def _as_yaml(setting: Setting, value: str, flag: str) -> str:
     """A value as YAML text that means what was typed: where text is wanted, `2024` and `a: b` are words."""
-    if setting.takes == "list":
-        items = parse_yaml(value, flag) if value.startswith("[") else [value if setting.texts else parse_yaml(value, flag)]
-        if not isinstance(items, list):
-            raise ConfigurationError(f"'{value}' is not a list", where=flag, hint=f"Write `{flag} '[a, b]'`, or repeat the flag.")
-        return json.dumps([str(item) for item in items] if setting.texts else items)
-    return json.dumps(value, ensure_ascii=False) if setting.texts and value not in _NOTHING else value
+    if setting.texts and setting.takes != "list":
+        return value if value in _NOTHING else json.dumps(value, ensure_ascii=False)
+    one_word = setting.texts and not value.startswith("[")
+    parsed = value if one_word else _parsed(value, flag)
+    if setting.takes != "list":
+        return value
+    items = parsed if isinstance(parsed, list) else [parsed]
+    return json.dumps([str(item) for item in items] if setting.texts else items)
+
+
+def _parsed(value: str, flag: str) -> Any:
+    try:
+        return parse_yaml(value)
+    except ConfigurationError as error:
+        raise ConfigurationError(error.problem, where=flag, hint="Put the value into quotes for the shell.") from None
 
 
 def _name_entries(asked: Asked, known: Mapping[str, Setting]) -> None:

@@ -34,7 +34,7 @@ def quickstart(*tokens: Annotated[str, Parameter(allow_leading_hyphen=True, show
     from tunewright.cli.signals import stop_when_asked
     from tunewright.finetune import finetune
 
-    with narrator() as told, stop_when_asked() as stop_asked:
+    with narrator() as told, stop_when_asked(told) as stop_asked:
         result = finetune(run, told, stop_asked)
     rows = _rows(result.folder)
     from rich.console import Group

@@ -17,6 +17,6 @@ def resume(run: str) -> Outcome:
     from tunewright.cli.signals import stop_when_asked
     from tunewright.finetune import resume as go_on
 
-    with narrator() as told, stop_when_asked() as stop_asked:
+    with narrator() as told, stop_when_asked(told) as stop_asked:
         result = go_on(Path(run), told, stop_asked)
     return finished(result)

@@ -6,6 +6,8 @@ plain line, and the bar is a line now and then.
 
 from __future__ import annotations
 
+import os
+import sys
 import time
 from collections.abc import Mapping
 from types import TracebackType
@@ -18,6 +20,7 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
+from tunewright.core.errors import Interrupted
 from tunewright.core.narrator import Narrator
 from tunewright.core.units import count_text, seconds_text
 
@@ -39,6 +42,7 @@ class RichNarrator(Narrator):
         self.title = ""
         self.lines: list[Text] = []
         self.validations: list[Text] = []
+        self.notice = ""
         self.began = 0.0
         self.bar: _Bar | None = None
 
@@ -48,7 +52,7 @@ class RichNarrator(Narrator):
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.close(failed=kind is not None)
+        self.close(kind)
 
     def stage(self, title: str) -> None:
         self._finish()
@@ -73,7 +77,19 @@ class RichNarrator(Narrator):
         elif not self.drawing and self.bar.due(done == total):
             self._line(Text(f"step {done} of {total}  {self.bar.sentence()}"), self.validations)
 
-    def close(self, failed: bool = False) -> None:
+    def interject(self, text: str, last: bool) -> None:
+        """Say something from within a signal handler, which may come in the middle of any print: no locks, no consoles.
+
+        Args:
+            last: the process ends right after it.
+        """
+        if self.drawing and not last:
+            self.notice = text  # drawn with the next frame
+            return
+        show_cursor = "\x1b[?25h" if self.drawing else ""
+        os.write(2 if sys.__stderr__ is None else sys.__stderr__.fileno(), f"{show_cursor}\n{text}\n".encode())
+
+    def close(self, failed: type[BaseException] | None = None) -> None:
         """End the last stage and leave the terminal as it was."""
         self._finish(failed)
         if self.drawing:
@@ -88,7 +104,7 @@ class RichNarrator(Narrator):
         if not self.drawing:
             self.console.print(Text.assemble("  ", text), soft_wrap=True)
 
-    def _finish(self, failed: bool = False) -> None:
+    def _finish(self, failed: type[BaseException] | None = None) -> None:
         if self.title and self.drawing:
             block = self._block(live=False, failed=failed)
             self.title = ""
@@ -97,16 +113,17 @@ class RichNarrator(Narrator):
             self.console.print(Text(f"  {seconds_text(time.perf_counter() - self.began)}"))
         self.title, self.lines, self.validations, self.bar = "", [], [], None
 
-    def _block(self, live: bool, failed: bool = False) -> RenderableType:
+    def _block(self, live: bool, failed: type[BaseException] | None = None) -> RenderableType:
         """The stage: its mark, title and seconds, then its lines, then the bar."""
         head = Table.grid(expand=False, padding=(0, 1))
-        mark = self._spinner() if live else Text("✗", style="red") if failed else Text("✓", style="green")
+        mark = self._spinner() if live else _mark(failed)
         head.add_row(mark, Text(self.title, style="bold"), Text(seconds_text(time.perf_counter() - self.began), style="dim"))
         earlier = len(self.validations) - VALIDATIONS_SHOWN
         more = [Text(f"… {earlier} validations before", style="dim")] if earlier > 0 else []
         body = [_indented(line) for line in (*self.lines, *more, *self.validations[-VALIDATIONS_SHOWN:])]
         if live and self.bar is not None:
             body.append(_indented(self.bar.drawn()))
+        body += [_indented(Text(self.notice, style="yellow"))] if live and self.notice else []
         return Group(head, *body)
 
     def _spinner(self) -> RenderableType:
@@ -154,6 +171,12 @@ class _Bar:
         bar = ProgressBar(total=self.total, completed=self.done, width=24, complete_style="cyan", finished_style="green")
         line.add_row(bar, Text(f"{self.done}/{self.total}"), Text(self.sentence(), style="dim"))
         return line
+
+
+def _mark(failed: type[BaseException] | None) -> Text:
+    if failed is None:
+        return Text("✓", style="green")
+    return Text("■", style="yellow") if issubclass(failed, Interrupted) else Text("✗", style="red")
 
 
 def _indented(content: RenderableType) -> RenderableType:

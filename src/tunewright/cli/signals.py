@@ -4,27 +4,29 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import TYPE_CHECKING
 
-ASKED = b"\nStopping after this step, with a checkpoint. Once more stops at once.\n"
-AT_ONCE = b"\nStopped at once.\n"
+if TYPE_CHECKING:
+    from tunewright.cli.rich_narrator import RichNarrator
+
+ASKED = "Stopping after this step, with a checkpoint. Once more stops at once."
+AT_ONCE = "Stopped at once."
 
 
 @contextmanager
-def stop_when_asked() -> Iterator[Callable[[], bool]]:
-    """Within it, a signal sets the answer of the callable that is yielded."""
+def stop_when_asked(told: RichNarrator) -> Iterator[Callable[[], bool]]:
+    """Within it, a signal sets the answer of the callable that is yielded; `told` says so on the screen."""
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False  # only the main thread may listen
         return
     asked: list[int] = []
 
     def hear(number: int, frame: FrameType | None) -> None:
-        # Plain writes only: a signal may come in the middle of anyone's print.
-        os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, AT_ONCE if asked else ASKED)
+        told.interject(AT_ONCE if asked else ASKED, last=bool(asked))
         if asked:
             # Files are written beside their place and renamed, so there is nothing that leaving now could break.
             os._exit(1)

@@ -25,6 +25,6 @@ def tune(*tokens: Annotated[str, Parameter(allow_leading_hyphen=True, show=False
     from tunewright.cli.signals import stop_when_asked
     from tunewright.finetune import finetune
 
-    with narrator() as told, stop_when_asked() as stop_asked:
+    with narrator() as told, stop_when_asked(told) as stop_asked:
         result = finetune(run, told, stop_asked)
     return finished(result)

@@ -113,14 +113,20 @@ def _mapping_without_duplicates(loader: _Loader, node: yaml.MappingNode, deep: b
 
 
 _Loader.yaml_implicit_resolvers = {
-    first: [(tag, rule) for tag, rule in rules if tag not in ("tag:yaml.org,2002:bool", "tag:yaml.org,2002:float", "tag:yaml.org,2002:int", "tag:yaml.org,2002:timestamp")]
+    first: [
+        (tag, rule)
+        for tag, rule in rules
+        if tag not in ("tag:yaml.org,2002:bool", "tag:yaml.org,2002:float", "tag:yaml.org,2002:int", "tag:yaml.org,2002:timestamp")
+    ]
     for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
 _Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF"))
 _Loader.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"^[-+]?(?:0|[1-9][0-9_]*)$"), list("-+0123456789"))
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(?:(?:[0-9][0-9_]*)?\.?[0-9]+(?:[eE][-+]?[0-9]+)|[0-9][0-9_]*\.[0-9]*|\.[0-9]+|\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$"),
+    re.compile(
+        r"^[-+]?(?:(?:[0-9][0-9_]*)?\.?[0-9]+(?:[eE][-+]?[0-9]+)|[0-9][0-9_]*\.[0-9]*|\.[0-9]+|\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$"
+    ),
     list("-+0123456789."),
 )
 _Loader.add_constructor("tag:yaml.org,2002:map", _mapping_without_duplicates)
@@ -132,7 +138,9 @@ def parse_yaml(text: str, where: str = "") -> Any:
         # _Loader is a SafeLoader: no tag constructs anything but plain data.
         return yaml.load(text, Loader=_Loader)  # noqa: S506
     except ConfigurationError as error:
-        raise ConfigurationError(error.problem, where=f"{where}: {error.where}" if where else error.where, hint=error.hint) from None
+        raise ConfigurationError(
+            error.problem, where=f"{where}: {error.where}" if where else error.where, hint=error.hint
+        ) from None
     except yaml.YAMLError as error:
         line = f":{error.problem_mark.line + 1}" if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark else ""
         reason = error.problem if isinstance(error, yaml.MarkedYAMLError) else str(error)

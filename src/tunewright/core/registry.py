@@ -47,7 +47,10 @@ class Room(Generic[T]):
         found = [
             value
             for value in vars(module).values()
-            if inspect.isclass(value) and issubclass(value, self.kind) and value.__module__ == module.__name__ and not inspect.isabstract(value)
+            if inspect.isclass(value)
+            and issubclass(value, self.kind)
+            and value.__module__ == module.__name__
+            and not inspect.isabstract(value)
         ]
         if len(found) != 1:
             raise TypeError(f"{module.__name__} must define exactly one concrete {self.kind.__name__}, it defines {len(found)}")
@@ -66,7 +69,9 @@ class Room(Generic[T]):
             return value
         settings = {"name": value} if isinstance(value, str) else value
         if not isinstance(settings, dict):
-            raise ConfigurationError(f"a {self.noun} is a name or a mapping with 'name', not {type(value).__name__}", allowed=self.names())
+            raise ConfigurationError(
+                f"a {self.noun} is a name or a mapping with 'name', not {type(value).__name__}", allowed=self.names()
+            )
         settings = dict(settings)
         name = settings.pop("name", None)
         if name is None:

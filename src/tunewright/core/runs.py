@@ -1,6 +1,7 @@
 """A run is a folder: what was asked, what happened, what came of it.
 
-    runs/NAME/  run.yaml  manifest.json  data/  steps.jsonl  checkpoints/  adapter/ or model/  predictions/  report.json  report.html  README.md
+runs/NAME/  run.yaml  manifest.json  data/  steps.jsonl  checkpoints/
+            adapter/ or model/  predictions/  report.json  report.html  README.md
 """
 
 from __future__ import annotations
@@ -112,7 +113,9 @@ class RunFolder:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                raise RunFolderError("another process works in this run", where=str(self.path), hint="Wait for it, or stop it.") from None
+                raise RunFolderError(
+                    "another process works in this run", where=str(self.path), hint="Wait for it, or stop it."
+                ) from None
             yield
         finally:
             os.close(handle)
@@ -129,7 +132,11 @@ def create(root: Path, name: str | None, stem: str) -> RunFolder:
     # A lock alone is what a process leaves that was killed before its run began.
     if path.exists() and (not path.is_dir() or any(item.name != ".lock" for item in path.iterdir())):
         what = "already holds a run" if RunFolder(path).is_run else "exists and is not empty"
-        hint = f"Choose another --name, or continue it: tunewright resume {path}" if RunFolder(path).is_run else "Choose another --name."
+        hint = (
+            f"Choose another --name, or continue it: tunewright resume {path}"
+            if RunFolder(path).is_run
+            else "Choose another --name."
+        )
         raise RunFolderError(f"the run folder {what}; nothing is ever overwritten", where=str(path), hint=hint)
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -139,11 +146,15 @@ def create(root: Path, name: str | None, stem: str) -> RunFolder:
     except OSError as error:
         if path.is_dir() and not any(path.iterdir()):
             path.rmdir()
-        raise RunFolderError(f"the run folder cannot be written ({error.strerror})", where=str(path), hint="Choose another --folder.") from None
+        raise RunFolderError(
+            f"the run folder cannot be written ({error.strerror})", where=str(path), hint="Choose another --folder."
+        ) from None
     free = shutil.disk_usage(path).free
     if free < LEAST_FREE:
         RunFolder(path).discard()
-        raise RunFolderError(f"only {free} bytes are free on that disk", where=str(path), hint="Free space or choose another --folder.")
+        raise RunFolderError(
+            f"only {free} bytes are free on that disk", where=str(path), hint="Free space or choose another --folder."
+        )
     return RunFolder(path)
 
 

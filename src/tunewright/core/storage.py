@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +51,9 @@ def write_text(path: Path, text: str) -> None:
         sync(path.parent)
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        raise StorageError(f"could not be written ({error.strerror})", where=str(path), hint="Free space or choose another place.") from error
+        raise StorageError(
+            f"could not be written ({error.strerror})", where=str(path), hint="Free space or choose another place."
+        ) from error
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -67,7 +69,7 @@ def read_json(path: Path) -> Any:
         raise StorageError(f"could not be read ({error})", where=str(path)) from error
 
 
-def write_folder(target: Path, fill: Callable[[Path], None], **facts: Any) -> None:
+def write_folder(target: Path, fill: Callable[[Path], None], facts: Mapping[str, Any] | None = None) -> None:
     """Create `target` with what `fill(temporary)` writes, all or nothing, with a manifest of sizes and hashes.
 
     Args:
@@ -88,14 +90,16 @@ def write_folder(target: Path, fill: Callable[[Path], None], **facts: Any) -> No
             path.chmod(0o644)  # safetensors writes 0600, which locks out colleagues on a shared machine
             sync(path)
             files[str(path.relative_to(temporary))] = {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
-        (temporary / MANIFEST).write_text(json.dumps({**facts, "files": files}, indent=1, allow_nan=False))
+        (temporary / MANIFEST).write_text(json.dumps({**(facts or {}), "files": files}, indent=1, allow_nan=False))
         sync(temporary / MANIFEST)
         sync(temporary)
         temporary.rename(target)
         sync(target.parent)
     except OSError as error:
         reason = error.strerror or str(error)
-        raise StorageError(f"could not be written ({reason})", where=str(target), hint="Free space or choose another place.") from error
+        raise StorageError(
+            f"could not be written ({reason})", where=str(target), hint="Free space or choose another place."
+        ) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)  # whatever went wrong, also in `fill`; after the renaming it is not there
 

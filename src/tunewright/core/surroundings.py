@@ -8,7 +8,18 @@ import platform
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-PACKAGES = ("tunewright", "torch", "transformers", "peft", "tokenizers", "safetensors", "datasets", "numpy", "scikit-learn", "sacrebleu")
+PACKAGES = (
+    "tunewright",
+    "torch",
+    "transformers",
+    "peft",
+    "tokenizers",
+    "safetensors",
+    "datasets",
+    "numpy",
+    "scikit-learn",
+    "sacrebleu",
+)
 
 
 def variable(name: str) -> str | None:

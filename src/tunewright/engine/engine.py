@@ -10,7 +10,7 @@ import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -41,40 +41,55 @@ class Accumulated:
     tokens: int = 0
 
 
+class Probed(NamedTuple):
+    """How a model takes trees; `tunewright.engine.probe` finds it out by comparing.
+
+    Args:
+        layout: how trees become tensors.
+        position_offset: added to positions in the forest layout (RoBERTa counts from its padding index + 1).
+        difference: how far packed was from alone, as a share of the largest value.
+        own_head: the language head can be applied at targets only; False leaves it to the model's own forward pass.
+        reason: why, in words.
+    """
+
+    layout: LayoutName = "forest"
+    position_offset: int = 0
+    difference: float = 0.0
+    own_head: bool = True
+    reason: str = ""
+
+
 class Engine:
     """The primitives, for one model.
 
     Args:
         model: the base, with whatever a method attached to it.
         parameters: what is trained, by stable name; empty for evaluation only.
-        layout: how trees become tensors; the probe decides it.
-        position_offset: added to positions in the forest layout (RoBERTa counts from its padding index + 1).
+        probed: how the model takes trees.
         precision: what products run in; trained weights and sums stay float32.
         head: a classification head on the body, when the objective reads one.
-        own_head: apply the language head at targets only; False leaves it to the model's forward pass (the probe decides).
     """
 
     def __init__(
         self,
         model: Model,
         parameters: Mapping[str, Parameter] | None = None,
+        probed: Probed = Probed(),  # noqa: B008 - an immutable value
         *,
-        layout: LayoutName = "forest",
-        position_offset: int = 0,
         precision: Precision = "float32",
         head: ClassificationHead | None = None,
-        own_head: bool = True,
     ) -> None:
-        self.model, self.position_offset, self.head = model, position_offset, head
-        self.layout: LayoutName = layout
+        self.model, self.probed, self.head = model, probed, head
+        self.layout: LayoutName = probed.layout
+        self.position_offset = probed.position_offset
         self.precision: Precision = precision
         self.parameters: dict[str, Parameter] = dict(parameters or {})
-        self.language_head = language_head(model.network) if own_head and model.kind == "decoder" else None
+        self.language_head = language_head(model.network) if probed.own_head and model.kind == "decoder" else None
         self.optimizer: Optimizer | None = None
         self.accumulated = Accumulated()
         self.device = next(model.network.parameters()).device
         self.use_precision(precision)
-        use_layout(model, layout)
+        use_layout(model, probed.layout)
 
     def use_precision(self, precision: Precision) -> None:
         """Run products in `precision` from now on; going to bfloat16 rounds the frozen weights for good."""

@@ -7,7 +7,6 @@ packed row; the comparison finds them, and the padded layout takes over.
 from __future__ import annotations
 
 import random
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,20 +14,10 @@ from torch import Tensor
 from tunewright.core.seeds import derive
 from tunewright.data.forest import Segment, Tree
 from tunewright.engine.attention import ForestUnsupportedError
-from tunewright.engine.engine import Engine, LayoutName, use_layout
+from tunewright.engine.engine import Engine, Probed, use_layout
 from tunewright.models import Model
 
 TOLERANCE = 2e-4  # of the largest value; float32 reordering gives 1e-6, a leak 1e-1
-
-
-class Probed(NamedTuple):
-    """What the probe found: the layout to use, how far packed was from alone, and why."""
-
-    layout: LayoutName
-    position_offset: int
-    difference: float
-    own_head: bool
-    reason: str
 
 
 def probe(model: Model) -> Probed:
@@ -46,7 +35,7 @@ def probe(model: Model) -> Probed:
 
 @torch.no_grad()
 def _compare(model: Model, trees: list[Tree]) -> Probed:
-    padded = Engine(model, layout="padded")
+    padded = Engine(model, probed=Probed("padded"))
     alone = [_outputs(padded, [tree]) for tree in trees]
     own_head = model.kind == "encoder" or _difference(_own(padded, trees[0]), alone[0]) <= TOLERANCE
     pad = model.tokenizer.pad_token_id
@@ -54,7 +43,7 @@ def _compare(model: Model, trees: list[Tree]) -> Probed:
     best = Probed("padded", 0, float("inf"), own_head, "")
     for offset in offsets:
         try:
-            packed = _outputs(Engine(model, layout="forest", position_offset=offset), trees)
+            packed = _outputs(Engine(model, probed=Probed("forest", offset)), trees)
         except (ForestUnsupportedError, TypeError, LookupError, AttributeError, RuntimeError, ValueError) as error:
             # Whatever an architecture objects to, it objects to the layout; the padded one is what it was written for.
             reason = f"the packed layout is not supported ({type(error).__name__}: {str(error)[:120]})"

@@ -38,7 +38,12 @@ def direction(name: str) -> bool:
 
 
 def measures(
-    names: Sequence[str], base: Sequence[Answer] | None, tuned: Sequence[Answer], rows: Sequence[Row], seed: int, split: str = "test"
+    names: Sequence[str],
+    base: Sequence[Answer] | None,
+    tuned: Sequence[Answer],
+    rows: Sequence[Row],
+    seed: int,
+    split: str = "test",
 ) -> list[Measure]:
     """Every metric and the loss, before and after, on the same rows.
 
@@ -74,7 +79,9 @@ def _loss(base: Sequence[Answer] | None, tuned: Sequence[Answer], seed: int, spl
         return None
     after = [tuned[index].loss or 0.0 for index in known]
     weights = [float(tuned[index].tokens) for index in known]
-    before = None if base is None or any(base[index].loss is None for index in known) else [base[index].loss or 0.0 for index in known]
+    before = (
+        None if base is None or any(base[index].loss is None for index in known) else [base[index].loss or 0.0 for index in known]
+    )
     return Measure(
         metric=LOSS,
         title="Loss per token" if any(weight > 1 for weight in weights) else "Loss",

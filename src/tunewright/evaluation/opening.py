@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from tunewright.methods import Tuning
 from tunewright.methods.lora import from_peft
 from tunewright.models import Model
 from tunewright.models.heads import ClassificationHead
-from tunewright.models.loading import load, load_folder, resolve
+from tunewright.models.loading import load, resolve
 from tunewright.models.sources import folder_of
 from tunewright.objectives import Objective
 from tunewright.objectives import room as objectives
@@ -82,12 +83,27 @@ def open_model(name: str, *, force: bool = False) -> Opened:
             tuning.load(place)
     head = ClassificationHead.load(place) if (place / "head.json").is_file() else None
     probed = probe(model)
-    engine = Engine(
-        model, layout=probed.layout, position_offset=probed.position_offset, own_head=probed.own_head, head=head
-    )
+    engine = Engine(model, probed=probed, head=head)
     renderer = Renderer(model.tokenizer, model.kind, model.context, renderer_settings)
     labels = head.labels if head is not None else tuple((settings.get("objective") or {}).get("labels", ()))
     return Opened(name, model, engine, renderer, objective, probed, labels, tuning, settings, _shape(name, settings))
+
+
+def load_base(name: str) -> Model:
+    """What is tuned: a base as it is, or, where a run or an adapter is named, its tuned model with the adapter merged in memory.
+
+    Raises:
+        BaseModelError: it cannot be found, is damaged, or is an adapter that cannot be merged.
+    """
+    if resolve(name).adapter is None:
+        return load(name)
+    opened = open_model(name)
+    if opened.tuning is None:
+        raise BaseModelError("is not an adapter that can be merged into its base", where=name, hint="Name its base instead.")
+    state = b"".join(value.cpu().contiguous().numpy().tobytes() for _, value in opened.tuning.state())
+    opened.tuning.merge()
+    stamp = hashlib.sha256(opened.model.fingerprint.encode() + state).hexdigest()
+    return replace(opened.model, base=name, fingerprint=stamp)
 
 
 def _settings(name: str) -> dict[str, Any]:
@@ -108,8 +124,10 @@ def _shape(name: str, settings: dict[str, Any]) -> str:
 def _base_of(name: str, base: str | None, settings: dict[str, Any]) -> Model:
     asked = settings.get("base") or base
     if not asked:
-        raise BaseModelError("the adapter does not say which base it was made on", where=name, hint="Give it in adapter_config.json.")
-    return load_folder(Path(asked), asked) if Path(asked).is_dir() and not (Path(asked) / "run.yaml").is_file() else load(asked)
+        raise BaseModelError(
+            "the adapter does not say which base it was made on", where=name, hint="Give it in adapter_config.json."
+        )
+    return load_base(asked)
 
 
 def _same_base(name: str, model: Model, place: Path, force: bool) -> None:

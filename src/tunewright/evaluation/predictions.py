@@ -19,7 +19,13 @@ def write(path: Path, rows: Sequence[Row], base: Sequence[Answer] | None, tuned:
     """One JSON object a row: where it came from, what was asked and wanted, what both answered."""
     lines = []
     for index, (row, answer) in enumerate(zip(rows, tuned, strict=True)):
-        line = {"where": row.where, "prompt": row.input_text(), "reference": row.target_text(), "tuned": answer.text, "tuned_loss": answer.loss}
+        line = {
+            "where": row.where,
+            "prompt": row.input_text(),
+            "reference": row.target_text(),
+            "tuned": answer.text,
+            "tuned_loss": answer.loss,
+        }
         if base is not None:
             line |= {"base": base[index].text, "base_loss": base[index].loss}
         if answer.confidence is not None:

@@ -1,4 +1,4 @@
-"""A task is rows and how they are measured; an approach is whatever answers them. Prompting, retrieval and tuning all are approaches."""
+"""An approach is whatever answers rows: prompting, retrieval and tuning all are, so that all are measured alike."""
 
 from __future__ import annotations
 

@@ -69,12 +69,12 @@ def merge(name: str, out: Path, narrator: Narrator = SILENT, *, force: bool = Fa
             head.save(place)
         if opened.settings:
             (place / MERGED).write_text(_settings(opened), encoding="utf-8")
-        back = Engine(load_folder(place), layout=engine.layout, position_offset=engine.position_offset, head=head, own_head=False)
+        back = Engine(load_folder(place), probed=engine.probed._replace(own_head=False), head=head)
         _compare(attached, outputs(back, trees), "what was written computes something else when it is read back", str(out))
 
     narrator.stage("Write, read back and compare")
     out.parent.mkdir(parents=True, exist_ok=True)
-    write_folder(out, fill, merged_from=name, base=opened.settings.get("base", model.base), difference=found)
+    write_folder(out, fill, {"merged_from": name, "base": opened.settings.get("base", model.base), "difference": found})
     return Merged(out, found, sum(parameter.numel() for parameter in model.network.parameters()))
 
 

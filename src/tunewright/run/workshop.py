@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -27,12 +28,12 @@ from tunewright.engine.engine import Engine
 from tunewright.engine.optimizers import Optimizer
 from tunewright.engine.precision import choose
 from tunewright.engine.probe import Probed, probe
+from tunewright.evaluation.opening import load_base
 from tunewright.evaluation.task import Always, Approach
 from tunewright.evaluation.tuned import Tuned
 from tunewright.methods import Tuning
 from tunewright.models import Model
 from tunewright.models.facts import facts
-from tunewright.models.loading import load
 from tunewright.objectives import Objective
 from tunewright.objectives.classification import Classification
 from tunewright.run.targets import decided, objective_for, plant
@@ -194,7 +195,7 @@ def _load(run: Run, narrator: Narrator) -> Model:
     """The base, on the device; refused before it is read when its weights alone do not fit."""
     device = choose_device(run.device)
     refuse_base(run.base, facts(run.base).parameters, torch.device("cpu"))
-    model = load(run.base)
+    model = load_base(run.base)
     model.network.to(device)  # type: ignore[arg-type]
     narrator.say(f"{run.base}: {model.family} {model.kind.replace('_', '-')}, {count_text(_size(model))} parameters")
     return model
@@ -214,9 +215,10 @@ def _equip(model: Model, objective: Objective, settled: Settled, seed: int) -> t
         raise ConfigurationError("nothing would be trained", where="method", hint=hint)
     probed = probe(model)
     if settled.training.checkpointing:
-        model.network.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    offset, own = probed.position_offset, probed.own_head
-    return tuning, Engine(model, parameters, layout=probed.layout, position_offset=offset, head=head, own_head=own), probed
+        with warnings.catch_warnings():  # transformers 5.23 gave it another name; this one is known to all of 5
+            warnings.simplefilter("ignore", FutureWarning)
+            model.network.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    return tuning, Engine(model, parameters, probed, head=head), probed
 
 
 def _precise(settled: Settled, engine: Engine, objective: Objective, plan: Plan) -> tuple[Training, dict[str, str]]:
@@ -230,7 +232,8 @@ def _precise(settled: Settled, engine: Engine, objective: Objective, plan: Plan)
 
 
 def _pace(training: Training, total: int) -> Pace:
-    return Pace(training.learning_rate or 1e-4, training.schedule, round(total * training.warmup), training.clip)
+    rising = min(round(total * training.warmup), total - 1)  # the first step rises from zero, so it must not be the only one
+    return Pace(training.learning_rate or 1e-4, training.schedule, rising, training.clip)
 
 
 def _evaluation(run: Run, trees: Sequence[Tree]) -> Evaluation:

@@ -71,15 +71,7 @@ class ObjectiveContract:
             for parameter in parameters.values():
                 parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.02)
         found = probe(model)
-        chosen = layout or found.layout
-        engine = Engine(
-            model,
-            parameters,
-            layout=chosen,
-            position_offset=found.position_offset,
-            head=head.eval() if head else None,
-            own_head=found.own_head,
-        )
+        engine = Engine(model, parameters, found._replace(layout=layout or found.layout), head=head.eval() if head else None)
         engine.optimizer = Optimizer(AdamW(), engine.parameters)
         return engine, objective, trees
 

@@ -57,14 +57,7 @@ def toy_engine(model: Model, tuning: Tuning | None = None, layout: str | None = 
     parameters = (tuning.parameters() if tuning is not None else {}) | (
         {f"head.{name}": parameter for name, parameter in head.named_parameters()} if head is not None else {}
     )
-    engine = Engine(
-        model,
-        parameters,
-        layout="padded" if layout == "padded" else found.layout,
-        position_offset=found.position_offset,
-        head=head,
-        own_head=found.own_head,
-    )
+    engine = Engine(model, parameters, found._replace(layout="padded") if layout == "padded" else found, head=head)
     engine.optimizer = Optimizer(AdamW(), engine.parameters) if engine.parameters else None
     return engine
 

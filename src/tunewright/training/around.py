@@ -26,11 +26,15 @@ def validated(steps: Iterator[Step], every: int, measure: Callable[[], dict[str,
     for step in steps:
         if step.number % every == 0 or step.last:
             step.validation = measure()
-            for name, value in step.validation.items():
-                if not math.isfinite(value):
-                    hint = f"Lower the learning rate (it was {step.learning_rate:.3g}) and resume or start again."
-                    raise DivergedError(f"the validation {name} is {value}", where=f"step {step.number}", hint=hint)
+            _require_finite(step)
         yield step
+
+
+def _require_finite(step: Step) -> None:
+    for name, value in step.validation.items():
+        if not math.isfinite(value):
+            hint = f"Lower the learning rate (it was {step.learning_rate:.3g}) and resume or start again."
+            raise DivergedError(f"the validation {name} is {value}", where=f"step {step.number}", hint=hint)
 
 
 def watched(steps: Iterator[Step], see: Callable[[Step], None]) -> Iterator[Step]:

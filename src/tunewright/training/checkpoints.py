@@ -75,7 +75,8 @@ def restore(folder: Path, engine: Engine, best: Best) -> Restored:
             best_parameters = load_file(best_path) if best_path.exists() else {}
             _same_names(set(parameters), set(engine.parameters), place)
             _same_step(int(facts["step"]), place)
-        except (StorageError, SafetensorError, OSError) as error:
+        except (StorageError, SafetensorError, OSError, LookupError, AttributeError, TypeError, ValueError) as error:
+            # The last four: a damaged manifest can be JSON and yet have another shape.
             refused.append(f"{place.name}: {error}")
             shutil.rmtree(aside := place.with_name(f"bad-{place.name}"), ignore_errors=True)
             place.rename(aside)

@@ -6,7 +6,7 @@ import csv
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Protocol
 
 from tunewright.core.errors import ConfigurationError, DataError
 from tunewright.core.units import bytes_text
@@ -15,6 +15,17 @@ from tunewright.data.sources._files import check_text
 from tunewright.data.sources._lines import LARGEST_ROW, lines
 
 _NAMES = {",": "a comma", ";": "a semicolon", "\t": "a tab", "|": "a bar"}
+
+
+class _Lines(Protocol):
+    """What `csv.reader` returns; its type has no public name."""
+
+    @property
+    def line_num(self) -> int: ...
+
+    def __iter__(self) -> Iterator[list[str]]: ...
+
+    def __next__(self) -> list[str]: ...
 
 
 class Table(Source):
@@ -61,7 +72,7 @@ def _text(path: Path) -> Iterator[str]:
         yield line + "\n"
 
 
-def _header(reader, path: Path) -> tuple[list[str], int]:  # noqa: ANN001 - the type of csv.reader has no public name
+def _header(reader: _Lines, path: Path) -> tuple[list[str], int]:
     try:
         for fields in reader:
             if any(field.strip() for field in fields):
@@ -87,7 +98,7 @@ def _check_header(header: list[str], delimiter: str, where: str) -> None:
         )
 
 
-def _rows(reader, header: list[str], path: Path) -> Iterator[Record | Problem]:  # noqa: ANN001
+def _rows(reader: _Lines, header: list[str], path: Path) -> Iterator[Record | Problem]:
     named = [(place, name) for place, name in enumerate(header) if name]
     while True:
         where = f"{path}:{reader.line_num + 1}"
