@@ -5,7 +5,7 @@ import torch
 
 from tunewright.core.errors import DivergedError
 from tunewright.data.forest import single
-from tunewright.engine.engine import Probed, Engine
+from tunewright.engine.engine import Engine, Probed
 from tunewright.engine.loss import Loss
 from tunewright.methods.lora import LoRA
 from tunewright.testing.tiny import tiny

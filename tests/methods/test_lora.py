@@ -1,4 +1,3 @@
-import pytest
 from tunewright.methods.lora import LoRA
 from tunewright.models import Model
 from tunewright.testing.method_contract import MethodContract

@@ -182,4 +182,5 @@ def _mark(failed: type[BaseException] | None) -> Text:
 def _indented(content: RenderableType) -> RenderableType:
     from rich.padding import Padding
 
-    return Padding(content, (0, 0, 0, 2))
+    # Not padded to the margin: there the ^C that a terminal echoes would wrap, and the region be a line higher than rich knows.
+    return Padding(content, (0, 0, 0, 2), expand=False)
