@@ -58,7 +58,7 @@ def test_sequence_to_sequence_by_hand():
     assert batch.rows_N.tolist() == [0, 1, 2, 4]
     assert batch.targets_N.tolist() == [10, 11, 2, 2]
     assert batch.tokens == 12
-    with pytest.raises(ValueError, match="root .encoder. with children"):
+    with pytest.raises(ValueError, match=r"root .encoder. with children"):
         layouts.sequence_to_sequence(MIXED, pad=0, start_token=1)
 
 

@@ -71,9 +71,13 @@ def test_gradients_are_divided_and_clipped_once():
 def test_a_diverged_step_changes_nothing_and_leaves_nothing(broken, message: str):
     engine, trees = ready()
     before = {name: parameter.detach().clone() for name, parameter in engine.parameters.items()}
-    with pytest.raises(DivergedError, match=message):
+
+    def step() -> None:
         engine.forward_backward([engine.collate(trees)], broken)
         engine.step(1e-2)
+
+    with pytest.raises(DivergedError, match=message):
+        step()
     assert all(torch.equal(parameter, before[name]) for name, parameter in engine.parameters.items())
     assert all(parameter.grad is None for parameter in engine.parameters.values())
     assert engine.accumulated.count == 0
@@ -115,8 +119,8 @@ def test_an_engine_for_evaluation_makes_no_step():
         Engine(model).step(1e-3)
     with pytest.raises(ValueError, match="no classification head"):
         Engine(model).label_logits(Engine(model).collate(toy_trees(model)))
+    seq = Engine(tiny("t5"), probed=Probed("sequence_to_sequence"))
     with pytest.raises(ValueError, match="gives logits"):
-        seq = Engine(tiny("t5"), probed=Probed("sequence_to_sequence"))
         seq.hidden(seq.collate(toy_trees(seq.model)))
 
 

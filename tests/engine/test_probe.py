@@ -91,7 +91,7 @@ FOREIGN = {
 
 @pytest.mark.parametrize("family", FOREIGN)
 def test_families_that_cannot_be_packed_fall_back_and_train(family: str):
-    """Bloom adds a bias by distance to its attention, GPT-OSS a sink: both are trained padded, and give the same losses as alone."""
+    """Bloom adds a bias by distance to its attention, GPT-OSS a sink: both are trained padded, as right as alone."""
     model = foreign(family, **FOREIGN[family])
     found = probe(model)
     assert found.layout == "padded", found

@@ -168,7 +168,7 @@ def test_copies_of_the_base_in_an_adapter_must_be_those_of_the_base(tmp_path: Pa
     names = load_file(tmp_path / "adapter_model.safetensors")
     assert any("lora_" not in name for name in names)
     from_peft(tmp_path).attach(tiny("llama"), 0).load(tmp_path)
-    with pytest.raises(BaseModelError, match="the adapter brings a 'lm_head.weight' of its own"):
+    with pytest.raises(BaseModelError, match=r"the adapter brings a 'lm_head.weight' of its own"):
         from_peft(tmp_path).attach(tiny("llama", seed=1), 0).load(tmp_path)
 
 
@@ -176,13 +176,13 @@ def test_other_kinds_of_adapters_are_refused(tmp_path: Path):
     peft.get_peft_model(tiny("llama").network, peft.IA3Config(target_modules=["k_proj"], feedforward_modules=[])).save_pretrained(
         tmp_path
     )
-    with pytest.raises(BaseModelError, match="the adapter is of type IA3. Allowed: LORA"):
+    with pytest.raises(BaseModelError, match=r"the adapter is of type IA3. Allowed: LORA"):
         from_peft(tmp_path)
 
 
 def test_layers_that_are_not_linear_are_refused(tmp_path: Path):
     made_by_peft("llama", tmp_path, target_modules=["embed_tokens"])
-    with pytest.raises(BaseModelError, match="lora_embedding_.' is none of a LoRA on linear layers"):
+    with pytest.raises(BaseModelError, match=r"lora_embedding_.' is none of a LoRA on linear layers"):
         from_peft(tmp_path)
 
 

@@ -27,7 +27,7 @@ def test_what_is_dumped_makes_the_same_method(name: str):
 def test_misspelt_names_are_found():
     with pytest.raises(UnknownNameError, match="Did you mean 'lora'"):
         room.make("lroa")
-    with pytest.raises(ConfigurationError, match="rnk.*Did you mean 'rank'"):
+    with pytest.raises(ConfigurationError, match=r"rnk.*Did you mean 'rank'"):
         room.make({"name": "lora", "rnk": 4})
     with pytest.raises(ConfigurationError, match="rank"):
         room.make({"name": "lora", "rank": 0})

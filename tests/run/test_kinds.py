@@ -78,7 +78,7 @@ def test_the_report_is_complete(described, labelled):
         assert measure.tuned.count == report.data.splits["test"]
     assert report.rows.best or report.rows.worst
     assert report.curves.train_loss.steps == (1, 2, 3, 4, 5, 6)
-    assert [series.steps for series in report.curves.validation][0] == (0, 2, 4, 6)
+    assert report.curves.validation[0].steps == (0, 2, 4, 6)
     assert report.curves.kept_step in (2, 4, 6)
     assert report.data.kept == sum(report.data.splits.values())
     assert set(report.data.labels["train"]) == {"early", "late"}
@@ -147,7 +147,7 @@ def test_plain_text(described, tmp_path):
     )
     found = finetune(described("gpt2", data, evaluation={"metrics": [], "written": 0}))
     assert {measure.metric for measure in found.report.measures} == {"loss"}
-    with pytest.raises(ConfigurationError, match="'rouge1' compares answers, and these rows have none.*Monitor `loss`"):
+    with pytest.raises(ConfigurationError, match=r"'rouge1' compares answers, and these rows have none.*Monitor `loss`"):
         finetune(described("gpt2", data, name="other", training={"monitor": "rouge1"}))
 
 

@@ -98,9 +98,13 @@ def test_when_checkpoints_are_written(every: int | None, validate: int, saved: l
 def test_a_stop_is_kept_and_said():
     saved, seen = [], []
     wrapped = checkpointed(steps(7), 5, lambda step: saved.append(step.number), lambda: len(seen) == 2)
-    with pytest.raises(Interrupted, match="stopped after step 3, as asked; a checkpoint of that step is kept"):
+
+    def drain() -> None:
         for step in wrapped:
             seen.append(step.number)
+
+    with pytest.raises(Interrupted, match="stopped after step 3, as asked; a checkpoint of that step is kept"):
+        drain()
     assert saved == [3]
     assert seen == [1, 2, 3]
 

@@ -68,7 +68,7 @@ def test_the_order_is_a_function_of_seed_and_epoch():
     _, same = ready(total=7)
     _, other = ready(seed=4)
     later_first = [one.micro_batches(step) for step in (5, 0, 4, 2, 5)]
-    assert [batch for batch in later_first[0]] == one.micro_batches(5) == same.micro_batches(5) == later_first[4]
+    assert later_first[0] == one.micro_batches(5) == same.micro_batches(5) == later_first[4]
     assert any(one.micro_batches(step) != other.micro_batches(step) for step in range(3))
 
 

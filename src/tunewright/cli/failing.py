@@ -70,7 +70,9 @@ def _tell(text: str, facts: dict[str, object], as_json: bool) -> None:
     head, colon, _ = safe.partition(": ")
     if colon and "\n" not in head:
         message.stylize("bold", 0, len(head))
-    console(sys.stderr).print(Text.assemble(("✗ ", "bold red"), message), soft_wrap=True)
+    screen = console(sys.stderr)
+    # In a file or a pipe a message is one line, so that it can be found.
+    screen.print(Text.assemble(("✗ ", "bold red"), message), soft_wrap=not screen.is_terminal)
 
 
 def _keep_traceback(error: Exception) -> str:

@@ -41,11 +41,13 @@ class LoRA(Method):
 
     default_learning_rate: ClassVar[float] = 1e-3
 
-    rank: int | None = Field(None, ge=1, le=4096, description="inner width of the change; by the number of rows when not given")
-    alpha: float | None = Field(None, gt=0, le=1e5, description="scale times rank; 2 * rank when not given")
-    dropout: float = Field(0.0, ge=0, lt=1, description="probability of dropping an input of A")
-    targets: tuple[str, ...] = Field(("linear",), min_length=1, description="sites, module names or patterns")
-    rank_stabilized: bool = Field(False, description="scale by alpha / sqrt(rank) instead of alpha / rank")
+    rank: int | None = Field(
+        default=None, ge=1, le=4096, description="inner width of the change; by the number of rows when not given"
+    )
+    alpha: float | None = Field(default=None, gt=0, le=1e5, description="scale times rank; 2 * rank when not given")
+    dropout: float = Field(default=0.0, ge=0, lt=1, description="probability of dropping an input of A")
+    targets: tuple[str, ...] = Field(default=("linear",), min_length=1, description="sites, module names or patterns")
+    rank_stabilized: bool = Field(default=False, description="scale by alpha / sqrt(rank) instead of alpha / rank")
 
     @field_validator("targets", mode="before")
     @classmethod

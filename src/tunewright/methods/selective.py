@@ -32,12 +32,12 @@ class Selective(Method):
 
     default_learning_rate: ClassVar[float] = 1e-4
 
-    train: tuple[str, ...] = Field((), description="patterns of weight names to start from; all when empty")
-    freeze: tuple[str, ...] = Field((), description="patterns of weight names to keep as they are")
-    freeze_embeddings: bool = Field(False, description="keep token and position embeddings as they are")
-    freeze_first: int = Field(0, ge=0, description="keep the embeddings and the first n blocks as they are")
-    last_blocks: int | None = Field(None, ge=1, description="train only the last n blocks and what follows them")
-    bias_only: bool = Field(False, description="train bias vectors only (BitFit)")
+    train: tuple[str, ...] = Field(default=(), description="patterns of weight names to start from; all when empty")
+    freeze: tuple[str, ...] = Field(default=(), description="patterns of weight names to keep as they are")
+    freeze_embeddings: bool = Field(default=False, description="keep token and position embeddings as they are")
+    freeze_first: int = Field(default=0, ge=0, description="keep the embeddings and the first n blocks as they are")
+    last_blocks: int | None = Field(default=None, ge=1, description="train only the last n blocks and what follows them")
+    bias_only: bool = Field(default=False, description="train bias vectors only (BitFit)")
 
     @field_validator("train", "freeze", mode="before")
     @classmethod

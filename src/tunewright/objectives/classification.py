@@ -39,10 +39,10 @@ class Classification(Objective):
     rows: ClassVar[tuple[type[Row], ...]] = (LabelRow,)
     metrics: ClassVar[tuple[str, ...]] = ("accuracy", "macro_f1", "macro_precision", "macro_recall")
 
-    head: Literal["auto", "new", "words"] = Field("auto", description="a new head, or label words")
-    pooling: Literal["auto", "mean", "first", "last"] = Field("auto", description="which hidden states the new head reads")
-    head_dropout: float = Field(0.1, ge=0, lt=1, description="dropout before the new head's last layer")
-    labels: tuple[str, ...] = Field((), description="the labels in order; found in the training rows when empty")
+    head: Literal["auto", "new", "words"] = Field(default="auto", description="a new head, or label words")
+    pooling: Literal["auto", "mean", "first", "last"] = Field(default="auto", description="which hidden states the new head reads")
+    head_dropout: float = Field(default=0.1, ge=0, lt=1, description="dropout before the new head's last layer")
+    labels: tuple[str, ...] = Field(default=(), description="the labels in order; found in the training rows when empty")
 
     def resolve(self, kind: str) -> Classification:
         """The same with `auto` decided for a decoder, an encoder or an encoder-decoder."""

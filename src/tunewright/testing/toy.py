@@ -101,4 +101,5 @@ def outputs(model: Model, trees: Sequence[Tree]) -> Tensor:
 
 def difference(one: Tensor, other: Tensor) -> float:
     """The largest difference, as a part of the largest value."""
+    one, other = one.detach(), other.detach()
     return float((one - other).abs().max() / other.abs().max().clamp_min(1e-9))

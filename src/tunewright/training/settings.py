@@ -15,23 +15,27 @@ from tunewright.metrics import room as metrics
 class Training(Strict):
     """The settings of the loop. What is left out is chosen from the method, the base and the data, and printed with its reason."""
 
-    learning_rate: float | None = Field(None, gt=0, le=10, description="peak learning rate")
-    epochs: float | None = Field(None, gt=0, le=1000, description="passes over the training rows")
-    max_steps: int | None = Field(None, ge=1, description="stop after this many optimizer steps, whatever `epochs` says")
-    batch_size: int | None = Field(None, ge=1, description="rows in one optimizer step")
+    learning_rate: float | None = Field(default=None, gt=0, le=10, description="peak learning rate")
+    epochs: float | None = Field(default=None, gt=0, le=1000, description="passes over the training rows")
+    max_steps: int | None = Field(default=None, ge=1, description="stop after this many optimizer steps, whatever `epochs` says")
+    batch_size: int | None = Field(default=None, ge=1, description="rows in one optimizer step")
     token_budget: int = Field(
-        2048, ge=16, description="tokens in one forward pass; a step is cut to fit, its result stays the same"
+        default=2048, ge=16, description="tokens in one forward pass; a step is cut to fit, its result stays the same"
     )
-    schedule: Literal["linear", "cosine", "constant"] = Field("linear", description="how the learning rate falls after warm-up")
-    warmup: float = Field(0.05, ge=0, lt=1, description="share of the steps over which the learning rate rises")
-    clip: float | None = Field(1.0, gt=0, description="largest gradient norm")
-    optimizer: AdamW = Field(AdamW(), description="moments and weight decay")
-    validate_every: int | None = Field(None, ge=1, description="steps between validations; once an epoch when not given")
-    monitor: str = Field("loss", description="what early stopping and the best checkpoint look at: loss, or a metric's name")
-    patience: int = Field(3, ge=1, description="validations without improvement before the run stops")
-    save_every: int | None = Field(None, ge=1, description="steps between checkpoints; with each validation when not given")
-    precision: Literal["auto", "float32", "bfloat16"] = Field("auto", description="auto measures this machine")
-    checkpointing: bool = Field(False, description="recompute activations in the backward pass to save memory")
+    schedule: Literal["linear", "cosine", "constant"] = Field(
+        default="linear", description="how the learning rate falls after warm-up"
+    )
+    warmup: float = Field(default=0.05, ge=0, lt=1, description="share of the steps over which the learning rate rises")
+    clip: float | None = Field(default=1.0, gt=0, description="largest gradient norm")
+    optimizer: AdamW = Field(default=AdamW(), description="moments and weight decay")
+    validate_every: int | None = Field(default=None, ge=1, description="steps between validations; once an epoch when not given")
+    monitor: str = Field(
+        default="loss", description="what early stopping and the best checkpoint look at: loss, or a metric's name"
+    )
+    patience: int = Field(default=3, ge=1, description="validations without improvement before the run stops")
+    save_every: int | None = Field(default=None, ge=1, description="steps between checkpoints; with each validation when not given")
+    precision: Literal["auto", "float32", "bfloat16"] = Field(default="auto", description="auto measures this machine")
+    checkpointing: bool = Field(default=False, description="recompute activations in the backward pass to save memory")
 
     @field_validator("monitor")
     @classmethod
