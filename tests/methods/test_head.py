@@ -31,7 +31,7 @@ def test_under_a_new_head_nothing_of_the_base_is_trained(family: str):
     assert not any(parameter.requires_grad for parameter in model.network.parameters())
 
 
-@pytest.mark.parametrize("family", ["gpt2", "gemma2", "llama"])
+@pytest.mark.parametrize("family", ["gpt2", "gemma2", "opt", "t5", "bart", "llama"])
 def test_the_hint_for_a_tied_head_works(family: str, tmp_path):
     """LoRA on a head that shares the embeddings' weight: merging must not change the embeddings."""
     from tunewright.models.loading import load_folder

@@ -1,5 +1,6 @@
 """A run that was stopped, killed or robbed of a checkpoint ends with the same bits as one that never was."""
 
+import errno
 import json
 import shutil
 
@@ -8,6 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from tunewright.core.errors import BaseModelError, DivergedError, Interrupted, RunFolderError, StorageError
+from tunewright.core.runs import RunFolder
 from tunewright.engine.optimizers import Optimizer
 from tunewright.finetune import finetune, resume
 from tunewright.run import records
@@ -104,6 +106,26 @@ def test_a_checkpoint_that_cannot_be_written_does_not_end_the_run(whole, describ
     found = finetune(described("llama", pairs, name="full", method=DROPPING))
     assert_same(found.folder, whole)
     assert sum("could not be written (No space left on device)" in warning for warning in found.report.warnings) == 3
+
+
+def test_a_log_that_cannot_be_written_ends_the_run_and_not_the_result(whole, described, pairs, monkeypatch: pytest.MonkeyPatch):
+    kept, calls = RunFolder.log, iter(range(1, 99))
+
+    def full(self, step) -> None:
+        if next(calls) < 4:
+            kept(self, step)
+            return
+        with self.steps.open("a") as file:
+            file.write('{"number": 4, "los')
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(RunFolder, "log", full)
+    run = described("llama", pairs, name="crowded", method=DROPPING)
+    with pytest.raises(StorageError, match=r"steps.jsonl: could not be written \(No space left on device\).*tunewright resume"):
+        finetune(run)
+    monkeypatch.undo()
+    resume(run.folder / "crowded")
+    assert_same(run.folder / "crowded", whole)
 
 
 def test_patience_and_best_are_part_of_the_state(described, pairs):

@@ -1,4 +1,4 @@
-"""Floor 7: the command line. One verb a file; this one finds the verb, shows what comes of it, and gives the exit code.
+"""Floor 8: the command line. One verb a file; this one finds the verb, shows what comes of it, and gives the exit code.
 
 Exit codes: 0 done, 1 the work failed (or was interrupted), 2 the request was wrong. With `--json` one JSON object goes to standard
 output, errors included; progress and logs always go to standard error. No traceback ever reaches the user unless `--debug` asks.

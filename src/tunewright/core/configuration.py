@@ -7,11 +7,13 @@ stands and the nearest valid one. Run files are YAML or TOML. YAML is read with 
 
 from __future__ import annotations
 
+import json
 import re
 import tomllib
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Hashable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,7 +24,8 @@ from pydantic_core import ErrorDetails
 from tunewright.core.errors import ConfigurationError, TunewrightError
 
 T = TypeVar("T", bound=BaseModel)
-LARGEST_RUN_FILE = 1_000_000  # bytes; a run file is a page, and alias bombs are not
+LARGEST_RUN_FILE = 1_000_000  # bytes; a run file is a page
+MOST_VALUES = 100_000  # with every alias written out; a few lines of aliases to aliases stand for billions
 
 
 class Strict(BaseModel):
@@ -105,19 +108,17 @@ def _mapping_without_duplicates(loader: _Loader, node: yaml.MappingNode, deep: b
     seen: dict[Any, int] = {}
     for key_node, _ in node.value:
         key = loader.construct_object(key_node, deep=True)
+        line = key_node.start_mark.line + 1
+        if not isinstance(key, Hashable):
+            raise ConfigurationError(f"a key is a word, not a {type(key).__name__}", where=f"line {line}")
         if key in seen:
-            line = key_node.start_mark.line + 1
             raise ConfigurationError(f"the key '{key}' is given twice", where=f"line {line}", hint=f"Line {seen[key]} has it too.")
-        seen[key] = key_node.start_mark.line + 1
+        seen[key] = line
     return yaml.SafeLoader.construct_mapping(loader, node, deep=deep)
 
 
 _Loader.yaml_implicit_resolvers = {
-    first: [
-        (tag, rule)
-        for tag, rule in rules
-        if tag not in ("tag:yaml.org,2002:bool", "tag:yaml.org,2002:float", "tag:yaml.org,2002:int", "tag:yaml.org,2002:timestamp")
-    ]
+    first: [(tag, rule) for tag, rule in rules if tag.rpartition(":")[2] not in ("bool", "float", "int", "timestamp", "value")]
     for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
 _Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF"))
@@ -132,19 +133,64 @@ _Loader.add_implicit_resolver(
 _Loader.add_constructor("tag:yaml.org,2002:map", _mapping_without_duplicates)
 
 
+class _Dumper(yaml.SafeDumper):
+    """Quotes what YAML 1.1 or `_Loader` would take for something else than text."""
+
+
+for _first, _rules in _Loader.yaml_implicit_resolvers.items():
+    for _tag, _rule in _rules:
+        _Dumper.add_implicit_resolver(_tag, _rule, [_first])
+
+
 def parse_yaml(text: str, where: str = "") -> Any:
     """Plain data from YAML text. Raises `ConfigurationError` with the line where it does not parse."""
     try:
         # _Loader is a SafeLoader: no tag constructs anything but plain data.
-        return yaml.load(text, Loader=_Loader)  # noqa: S506
+        data = yaml.load(text, Loader=_Loader)  # noqa: S506
+        if _size(data, {}) > MOST_VALUES:
+            raise ConfigurationError("its aliases stand for too many values", hint="Write out what is meant.")
+        return data
     except ConfigurationError as error:
         raise ConfigurationError(
-            error.problem, where=f"{where}: {error.where}" if where else error.where, hint=error.hint
+            error.problem, where=": ".join(part for part in (where, error.where) if part), hint=error.hint
         ) from None
+    except RecursionError:
+        raise ConfigurationError("not readable as YAML (nested too deeply)", where=where) from None
+    except (ValueError, LookupError, AttributeError) as error:
+        # What PyYAML lets through when a tag and its text disagree (`!!int ten`), or a number has thousands of digits.
+        raise ConfigurationError(f"not readable as YAML ({error})", where=where) from None
     except yaml.YAMLError as error:
         line = f":{error.problem_mark.line + 1}" if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark else ""
         reason = error.problem if isinstance(error, yaml.MarkedYAMLError) else str(error)
         raise ConfigurationError(f"not readable as YAML ({reason})", where=f"{where}{line}") from None
+
+
+def _size(value: Any, known: dict[int, int]) -> int:
+    if not isinstance(value, dict | list):
+        return 1
+    if id(value) not in known:
+        known[id(value)] = 0  # a list may hold itself
+        known[id(value)] = 1 + sum(_size(inner, known) for inner in (value.values() if isinstance(value, dict) else value))
+    return known[id(value)]
+
+
+def _parse_json(text: str, where: str) -> Any:
+    def without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        for key, count in Counter(key for key, _ in pairs).items():
+            if count > 1:
+                raise ConfigurationError(f"the key '{key}' is given twice", where=where)
+        return dict(pairs)
+
+    try:
+        return json.loads(text, object_pairs_hook=without_duplicates)
+    except json.JSONDecodeError as error:
+        raise ConfigurationError(f"not readable as JSON ({error.msg})", where=f"{where}:{error.lineno}") from None
+    except RecursionError:
+        raise ConfigurationError("not readable as JSON (nested too deeply)", where=where) from None
+    except ConfigurationError:
+        raise
+    except ValueError as error:  # a number of thousands of digits
+        raise ConfigurationError(f"not readable as JSON ({error})", where=where) from None
 
 
 def read_file(path: Path) -> dict[str, Any]:
@@ -160,9 +206,10 @@ def read_file(path: Path) -> dict[str, Any]:
     if path.suffix == ".toml":
         try:
             return tomllib.loads(text)
-        except tomllib.TOMLDecodeError as error:
+        except (ValueError, RecursionError) as error:
             raise ConfigurationError(f"not readable as TOML ({error})", where=str(path)) from None
-    data = parse_yaml(text, str(path))  # JSON is YAML
+    # JSON is nearly YAML: not with tabs, nor with the pairs of escapes that stand for an emoji.
+    data = _parse_json(text, str(path)) if path.suffix == ".json" else parse_yaml(text, str(path))
     if not isinstance(data, dict):
         raise ConfigurationError(f"a run file holds a mapping of keys, not a {type(data).__name__}", where=str(path))
     return data
@@ -194,4 +241,4 @@ def _copied(data: Mapping[str, Any]) -> dict[str, Any]:
 
 def as_yaml(config: BaseModel) -> str:
     """The whole configuration as a YAML text that `read_file` and `build` turn back into the same value."""
-    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=120)
+    return yaml.dump(config.model_dump(mode="json"), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)

@@ -78,12 +78,21 @@ class Room(Generic[T]):
             raise ConfigurationError(f"which {self.noun}? The key 'name' is missing", allowed=self.names())
         entry: Any = self[str(name)]
         if not issubclass(entry, Strict):
+            if settings:
+                raise ConfigurationError(
+                    f"the {self.noun} '{name}' has no settings", where=str(next(iter(settings))), hint="Remove it."
+                )
             return entry()
         return build(entry, settings)
 
     def name_of(self, entry: object) -> str:
-        """The name under which `entry`'s class is known: its module's."""
-        return type(entry).__module__.rsplit(".", 1)[-1]
+        """The name under which `entry`'s class is known: its module's, or that of its entry point."""
+        module = type(entry).__module__
+        if not module.startswith(self.package + "."):
+            for name, point in self._foreign().items():
+                if point.load() is type(entry):
+                    return name
+        return module.rsplit(".", 1)[-1]
 
     def dump(self, entry: Any) -> dict[str, Any]:
         """What a run file holds for `entry`: the name and every setting, resolved."""

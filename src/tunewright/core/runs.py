@@ -84,7 +84,7 @@ class RunFolder:
         if not self.steps.exists():
             return []
         lines = self.steps.read_text(encoding="utf-8").splitlines()
-        return [json.loads(line) for line in lines if line.startswith("{") and line.endswith("}")]
+        return [step for step in map(_step, lines) if step is not None]
 
     def forget_after(self, step: int) -> None:
         """Drop logged steps above `step`: they will be done again."""
@@ -121,6 +121,14 @@ class RunFolder:
             os.close(handle)
 
 
+def _step(line: str) -> dict[str, Any] | None:
+    try:
+        step = json.loads(line)
+    except ValueError:
+        return None
+    return step if isinstance(step, dict) else None
+
+
 def create(root: Path, name: str | None, stem: str) -> RunFolder:
     """A new, empty run folder `root/name` (or `root/stem-date-time` when no name is given).
 
@@ -138,14 +146,16 @@ def create(root: Path, name: str | None, stem: str) -> RunFolder:
             else "Choose another --name."
         )
         raise RunFolderError(f"the run folder {what}; nothing is ever overwritten", where=str(path), hint=hint)
+    probe = path / ".writable"
     try:
         path.mkdir(parents=True, exist_ok=True)
-        probe = path / ".writable"
         probe.write_bytes(b"x" * 4096)
         probe.unlink()
     except OSError as error:
-        if path.is_dir() and not any(path.iterdir()):
-            path.rmdir()
+        if path.is_dir():
+            probe.unlink(missing_ok=True)  # on a full disk the file is made and its bytes are refused
+            if not any(path.iterdir()):
+                path.rmdir()
         raise RunFolderError(
             f"the run folder cannot be written ({error.strerror})", where=str(path), hint="Choose another --folder."
         ) from None

@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -45,15 +46,18 @@ def write_text(path: Path, text: str) -> None:
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        temporary.write_text(text, encoding="utf-8")
+        # A lone surrogate (a file name that is not UTF-8) becomes its escape, which is what JSON would write for it.
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
         sync(temporary)
         temporary.replace(path)
         sync(path.parent)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise StorageError(
             f"could not be written ({error.strerror})", where=str(path), hint="Free space or choose another place."
         ) from error
+    finally:
+        with suppress(OSError):  # after the renaming it is not there; in a place that is no folder it never was
+            temporary.unlink()
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -89,7 +93,7 @@ def write_folder(target: Path, fill: Callable[[Path], None], facts: Mapping[str,
         for path in sorted(item for item in temporary.rglob("*") if item.is_file()):
             path.chmod(0o644)  # safetensors writes 0600, which locks out colleagues on a shared machine
             sync(path)
-            files[str(path.relative_to(temporary))] = {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
+            files[str(path.relative_to(temporary))] = _facts_of(path)
         (temporary / MANIFEST).write_text(json.dumps({**(facts or {}), "files": files}, indent=1, allow_nan=False))
         sync(temporary / MANIFEST)
         sync(temporary)
@@ -111,11 +115,20 @@ def verify_folder(folder: Path) -> dict[str, Any]:
         StorageError: a file is missing, extra, of another size or of another hash.
     """
     manifest = read_json(folder / MANIFEST)
-    files = manifest.get("files", {})
+    files = manifest.get("files") if isinstance(manifest, dict) else None
+    if not isinstance(files, dict):
+        raise StorageError("is damaged: it lists no files", where=str(folder / MANIFEST))
     present = {str(item.relative_to(folder)) for item in folder.rglob("*") if item.is_file()} - {MANIFEST}
     for name in sorted(present ^ set(files)):
         raise StorageError("is missing" if name in files else "does not belong here", where=str(folder / name))
     for name, facts in files.items():
-        if sha256_of(folder / name) != facts["sha256"]:
-            raise StorageError("is damaged: its hash is not the one in the manifest", where=str(folder / name))
+        if _facts_of(folder / name) != facts:
+            raise StorageError("is damaged: its size or hash is not the one in the manifest", where=str(folder / name))
     return manifest
+
+
+def _facts_of(path: Path) -> dict[str, Any]:
+    try:
+        return {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
+    except OSError as error:
+        raise StorageError(f"could not be read ({error.strerror})", where=str(path)) from error

@@ -5,11 +5,7 @@ from __future__ import annotations
 
 def bytes_text(count: float) -> str:
     """`bytes_text(5_300_000) == '5.3 MB'` (powers of ten, as disks and papers count)."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if abs(count) < 1000:
-            return f"{count:.0f} B" if unit == "B" else f"{count:.3g} {unit}" if count < 100 else f"{count:.0f} {unit}"
-        count /= 1000
-    return f"{count:.3g} TB"
+    return _scaled(count, (" B", " kB", " MB", " GB", " TB"))
 
 
 def seconds_text(seconds: float) -> str:
@@ -26,11 +22,15 @@ def seconds_text(seconds: float) -> str:
 
 def count_text(count: float) -> str:
     """`count_text(3_735_808) == '3.74 M'`."""
-    for unit in ("", " k", " M", " G"):
-        if abs(count) < 1000:
-            return f"{count:.0f}" if unit == "" else f"{count:.3g}{unit}"
+    return _scaled(count, ("", " k", " M", " G", " T"))
+
+
+def _scaled(count: float, units: tuple[str, ...]) -> str:
+    for unit in units[:-1]:
+        if abs(count) < 999.5:  # what rounds to 1000 belongs to the next unit
+            return f"{count:.0f}{unit}" if unit == units[0] else f"{count:.3g}{unit}"
         count /= 1000
-    return f"{count:.3g} T"
+    return f"{count:.3g}{units[-1]}" if abs(count) < 999.5 else f"{count:.0f}{units[-1]}"
 
 
 def share_text(part: float, whole: float) -> str:

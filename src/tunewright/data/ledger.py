@@ -58,7 +58,7 @@ class Ledger:
     @classmethod
     def read(cls, path: Path) -> Ledger:
         """The ledger that `write` wrote."""
-        return cls(tuple(Drop(**json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines() if line))
+        return cls(tuple(Drop(**json.loads(line)) for line in path.read_text(encoding="utf-8").split("\n") if line))
 
     def write(self, path: Path) -> None:
         """Write one JSON object a row."""
@@ -134,7 +134,7 @@ def remarks(rows: Sequence[Row]) -> list[str]:
     for row in rows:
         text = f"{row.input_text()}\n{row.target_text()}"
         marks = set(_CONTROL.findall(text))
-        tokens.update(marks)
+        tokens.update(sorted(marks))  # in an order that does not change from process to process
         found["control"] += bool(marks)
         found["hidden"] += _HIDDEN.search(text) is not None
         found["no_input"] += not row.input_text().strip()

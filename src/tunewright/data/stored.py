@@ -28,7 +28,7 @@ def read_rows(path: Path) -> list[Row]:
             continue
         try:
             rows.append(_row(json.loads(line)))
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise StorageError(f"is damaged ({error})", where=f"{path}:{number}") from error
     return rows
 

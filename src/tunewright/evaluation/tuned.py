@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 import torch
 
+from tunewright.data.forest import Tree
 from tunewright.data.packing import batches_for
-from tunewright.data.rendering import Refusal, Renderer
+from tunewright.data.rendering import Refusal, Renderer, RowRefused
 from tunewright.data.rows import LabelRow, Row
 from tunewright.engine.engine import Engine
 from tunewright.engine.sampling import sample
@@ -55,7 +56,8 @@ class Tuned(Approach):
 
     def _by_words(self, rows: Sequence[Row]) -> list[Answer]:
         """log p(label | text) = sum of its tokens' log p, made comparable by a softmax over the labels."""
-        trees = [self.renderer.options(row, self.labels) for row in rows]
+        options = [self._options(row) for row in rows]
+        trees = [tree for tree in options if tree is not None]
         found: list[torch.Tensor] = [torch.empty(0)] * len(trees)
         for chosen in batches_for(trees, BUDGET):
             scores_N, batch = self.engine.score([trees[index] for index in chosen])
@@ -66,7 +68,14 @@ class Tuned(Approach):
                 size = len(self.labels) + (0 if batch.source_BT is not None else 1)
                 found[index] = sums_S[begin : begin + size][-len(self.labels) :].log_softmax(dim=0).cpu()
                 begin += size
-        return [self._chosen(scores_C, row) for scores_C, row in zip(found, rows, strict=True)]
+        waiting = iter(found)
+        return [Answer("") if tree is None else self._chosen(next(waiting), row) for tree, row in zip(options, rows, strict=True)]
+
+    def _options(self, row: Row) -> Tree | None:
+        try:
+            return self.renderer.options(row, self.labels)
+        except RowRefused:
+            return None
 
     def _chosen(self, log_probabilities_C: torch.Tensor, row: Row) -> Answer:
         best = int(log_probabilities_C.argmax())
@@ -76,13 +85,19 @@ class Tuned(Approach):
 
     def _by_text(self, rows: Sequence[Row], written: int) -> list[Answer]:
         losses = self._losses(rows)
-        prompts = [self.renderer.prompt(row, room=self.sampling.max_new_tokens) for row in rows[:written] if row.target_text()]
-        samples = iter(sample(self.engine, prompts, self.sampling, ends=frozenset(self.renderer.stops)) if prompts else [])
-        answers = []
-        for number, (row, (loss, tokens)) in enumerate(zip(rows, losses, strict=True)):
-            text = self.renderer.decode(next(samples).tokens) if number < written and row.target_text() else None
-            answers.append(Answer(text, loss, tokens))
-        return answers
+        asked = [index for index, row in enumerate(rows[:written]) if row.target_text()]
+        prompts = {index: prompt for index in asked if (prompt := self._prompt(rows[index])) is not None}
+        ends = frozenset(self.renderer.stops)
+        samples = sample(self.engine, list(prompts.values()), self.sampling, ends=ends) if prompts else []
+        texts = dict.fromkeys(asked, "")  # what stays empty is refused: a row that is too long, where none may be cut
+        texts |= {index: self.renderer.decode(answer.tokens) for index, answer in zip(prompts, samples, strict=True)}
+        return [Answer(texts.get(index), loss, tokens) for index, (loss, tokens) in enumerate(losses)]
+
+    def _prompt(self, row: Row) -> tuple[int, ...] | None:
+        try:
+            return self.renderer.prompt(row, room=self.sampling.max_new_tokens)
+        except RowRefused:
+            return None
 
     def _losses(self, rows: Sequence[Row]) -> list[tuple[float | None, int]]:
         planted = [(item.row, item.tree) for item in self.objective.plant(rows, self.renderer) if not isinstance(item, Refusal)]

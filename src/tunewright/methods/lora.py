@@ -136,7 +136,8 @@ class LoRATuning(Tuning):
                 if layer.weight is embedding:
                     # A head that shares the embeddings' weight is given its own: the change is the head's alone.
                     layer.host.weight = torch.nn.Parameter(layer.weight.clone(), requires_grad=False)
-                    network.config.tie_word_embeddings = False
+                    # In encoder-decoders the setting ties the two embeddings too; there, weights that differ are kept apart.
+                    network.config.tie_word_embeddings = network.config.is_encoder_decoder
                 layer.weight.add_(layer.change())
                 replace_module(network, path, layer.host)
         self.layers = {}

@@ -92,8 +92,16 @@ def carry_on(shop: Workshop) -> None:
 
 
 def log(shop: Workshop, step: Step) -> None:
-    """One line in `steps.jsonl`, and word to the narrator."""
-    shop.folder.log(step.as_dict())
+    """One line in `steps.jsonl`, and word to the narrator.
+
+    Raises:
+        StorageError: the disk is full; the last checkpoint is untouched.
+    """
+    try:
+        shop.folder.log(step.as_dict())
+    except OSError as error:
+        hint = f"Free space, then continue: tunewright resume {shop.folder.path}"
+        raise StorageError(f"could not be written ({error.strerror})", where=str(shop.folder.steps), hint=hint) from error
     facts: dict[str, Any] = {
         "loss": step.loss,
         "learning_rate": step.learning_rate,

@@ -1,4 +1,4 @@
-"""Parquet, Arrow and folders of `datasets`: class names, nulls, times, bytes."""
+"""`parquet`, `arrow` and `datasets_folder`: class names, nulls, times, bytes."""
 
 import datetime
 import decimal
