@@ -1,7 +1,5 @@
 """What a model answers and how probable it finds the references, against plain transformers calls on each row alone or padded."""
 
-import math
-
 import pytest
 import torch
 from torch.nn.functional import cross_entropy
@@ -71,7 +69,7 @@ def answer_losses(model: Model, sides: list[tuple[list[int], list[int]]]) -> lis
 def test_a_new_head_answers_as_a_plain_forward_pass(family: str, layout: str | None, pooling: str):
     model, plain = tiny(family), tiny(family)
     head = ClassificationHead(model.width, LABELS, torch.Generator().manual_seed(3), pooling=pooling, dropout=0.5)
-    torch.nn.init.normal_(head.output.weight, generator=torch.Generator().manual_seed(4))
+    torch.nn.init.normal_(head.output.weight, std=0.1, generator=torch.Generator().manual_seed(4))
     asked = Classification(head="new", pooling=pooling, labels=LABELS)
     answers = approach(model, asked, layout=layout, head=head).answer(TEXTS, 0)
     for row, answer in zip(TEXTS, answers, strict=True):
@@ -84,7 +82,7 @@ def test_a_new_head_answers_as_a_plain_forward_pass(family: str, layout: str | N
         assert answer.loss == pytest.approx(float(cross_entropy(logits_C, torch.tensor(LABELS.index(row.label)))), abs=2e-4)
         assert answer.confidence == pytest.approx(float(logits_C.softmax(0).max()), abs=2e-4)
         assert answer.tokens == 1
-    assert len({answer.text for answer in answers}) > 1 or pooling == "first"  # else a constant would pass as well
+    assert len({round(answer.loss, 3) for answer in answers}) > 3 or (family, pooling) == ("llama", "first")
 
 
 @pytest.mark.parametrize(("family", "layout"), [("llama", "forest"), ("llama", "padded"), ("t5", None)])
@@ -99,10 +97,10 @@ def test_label_words_are_as_probable_as_each_label_alone(
     for row, answer in zip(TEXTS, answers, strict=True):
         question = ids(plain, f"{row.text}\nLabel:")
         sums_C = torch.stack([-answer_losses(plain, [(question, ids(plain, space + label) + end)])[0].sum() for label in LABELS])
-        chances_C = sums_C.softmax(0)
+        chances_C = sums_C.log_softmax(0)
         assert answer.text == LABELS[int(sums_C.argmax())]
-        assert answer.loss == pytest.approx(-math.log(chances_C[LABELS.index(row.label)]), abs=2e-3)
-        assert answer.confidence == pytest.approx(float(chances_C.max()), abs=1e-3)
+        assert answer.loss == pytest.approx(-float(chances_C[LABELS.index(row.label)]), abs=2e-3)
+        assert answer.confidence == pytest.approx(float(chances_C.max().exp()), abs=1e-3)
 
 
 def test_a_label_that_was_never_learned_has_no_loss():

@@ -190,6 +190,13 @@ def test_a_run_that_diverges_keeps_the_checkpoint_before(broken: str, described,
     assert_same(folder, calm)
 
 
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_rate_beyond_all_reason_diverges_and_says_so(precision: str, described, pairs):
+    training = {"learning_rate": 10, "max_steps": 20, "clip": None, "schedule": "constant", "precision": precision}
+    with pytest.raises(DivergedError, match=r"step \d+ of 20: .* not a finite number.*Lower the learning rate \(it was 10\)"):
+        finetune(described("llama", pairs, name="hot", method={"name": "lora", "rank": 8}, training=training))
+
+
 def test_a_base_that_has_changed_is_refused(described, pairs, tmp_path):
     place = save_tiny("llama", tmp_path / "mine")
     run = described("llama", pairs, name="moved", base=str(place))

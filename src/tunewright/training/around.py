@@ -33,7 +33,7 @@ def validated(steps: Iterator[Step], every: int, measure: Callable[[], dict[str,
 def _require_finite(step: Step) -> None:
     for name, value in step.validation.items():
         if not math.isfinite(value):
-            hint = f"Lower the learning rate (it was {step.learning_rate:.3g}) and resume or start again."
+            hint = f"Lower the learning rate (it was {step.learning_rate:.3g}) and start again."
             raise DivergedError(f"the validation {name} is {value}", where=f"step {step.number}", hint=hint)
 
 

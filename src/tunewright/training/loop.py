@@ -116,7 +116,7 @@ def fit(engine: Engine, loss: Callable[[Engine, Batch], Loss], plan: Plan, pace:
             raise DivergedError(
                 error.problem,
                 where=f"step {number + 1} of {plan.total}",
-                hint=f"Lower the learning rate (it was {rate:.3g}) and resume or start again.",
+                hint=f"Lower the learning rate (it was {rate:.3g}) and start again.",
             ) from None
         yield Step(
             number=number + 1,
