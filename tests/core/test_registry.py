@@ -116,7 +116,7 @@ def test_an_entry_is_made_from_a_name_a_mapping_or_itself(room):
         (None, "not NoneType"),
         (["square"], "not list"),
         ({"side": 2}, "which shape\\? The key 'name' is missing"),
-        ({"name": None}, "the key 'name' is missing".replace("the", "The")),
+        ({"name": None}, "The key 'name' is missing"),
         ({"name": 3}, "there is no shape '3'"),
         ({"name": "square", "sied": 2}, "sied: unknown key 'sied'. Did you mean 'side'"),
         ({"name": "square", "side": "long"}, "side: should be a valid number"),

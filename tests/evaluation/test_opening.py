@@ -183,6 +183,13 @@ def test_a_run_as_a_base_is_merged_in_memory(lora: Trained, bases: Path):
     assert model.fingerprint == again.fingerprint != plain.fingerprint
 
 
+def test_other_weights_on_the_same_base_are_another_fingerprint(lora: Trained, tmp_path: Path):
+    run = shutil.copytree(lora.folder, tmp_path / "run")
+    weights = run / "adapter" / "adapter_model.safetensors"
+    save_file({name: tensor * 1.5 for name, tensor in load_file(weights).items()}, weights, metadata={"format": "pt"})
+    assert load_base(str(run)).fingerprint != load_base(str(lora.folder)).fingerprint
+
+
 def test_a_run_that_trained_a_head_alone_opens_with_it(bases: Path, tmp_path: Path):
     run = describe(tmp_path, str(bases / "bert"), bases / "labels.jsonl", method="head")
     folder = finetune(run).folder

@@ -20,12 +20,20 @@ from tunewright.objectives.sft import SFT
 from tunewright.testing.tiny import tiny
 
 LABELS = ("no", "yes", "neither of both")
-PAIRS = [PromptRow(prompt=f"say {word * (number + 1)} ", completion=word) for number, word in enumerate(("a", "bcd", "ef", "long one"))]
+PAIRS = [
+    PromptRow(prompt=f"say {word * (number + 1)} ", completion=word) for number, word in enumerate(("a", "bcd", "ef", "long one"))
+]
 TEXTS = [LabelRow(text=f"{'text ' * number}number {number}", label=LABELS[number % 3]) for number in range(7)]
 
 
 def approach(
-    model: Model, objective: Objective, *, layout: str | None = None, head: ClassificationHead | None = None, new: int = 4, **rendering
+    model: Model,
+    objective: Objective,
+    *,
+    layout: str | None = None,
+    head: ClassificationHead | None = None,
+    new: int = 4,
+    **rendering,
 ) -> Tuned:
     found = probe(model)
     engine = Engine(model, probed=found if layout is None else found._replace(layout=layout), head=head)

@@ -99,16 +99,15 @@ def test_a_base_that_cannot_fit_is_refused_before_it_is_loaded(
     with pytest.raises(DoesNotFitError, match="the base is too large") as caught:
         finetune(run)
     assert caught.value.where == run.base
-    assert "12" in caught.value.hint  # 80 % of 50,000 bytes hold 10,000 numbers of 4 bytes
+    assert "about 10 k parameters" in caught.value.hint  # 80 % of 50,000 bytes hold 10,000 numbers of 4 bytes
     assert not (run.folder / "run").exists()
 
 
-def test_nothing_to_train_is_refused(described: Callable[..., Run], labelled: Path):
-    frozen = described("llama", labelled, method="head")  # label words need no head, so only the language head could be trained
-    shop = look(frozen)
-    assert shop.engine.parameters
-    with pytest.raises(ConfigurationError):
-        look(described("llama", labelled, method={"name": "lora", "targets": ["nowhere"]}))
+def test_a_target_that_is_nowhere_in_the_base_leaves_no_folder(described: Callable[..., Run], labelled: Path):
+    run = described("llama", labelled, method={"name": "lora", "targets": ["linear", "nowhere"]})
+    with pytest.raises(ConfigurationError, match="nowhere"):
+        finetune(run)
+    assert not (run.folder / "run").exists()
 
 
 def test_the_baseline_of_a_new_head_is_the_majority_of_training(described: Callable[..., Run], labelled: Path):

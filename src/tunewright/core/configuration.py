@@ -74,8 +74,8 @@ def _translated(kind: type[BaseModel], detail: ErrorDetails, where: str) -> Tune
 
 
 def _reason(detail: ErrorDetails) -> str:
-    message = detail["msg"]
-    return message[0].lower() + message[1:].replace("Input should be", "should be") if message else "is not valid"
+    message = detail["msg"].removeprefix("Input ")
+    return message[0].lower() + message[1:] if message else "is not valid"
 
 
 def fields_at(kind: type[BaseModel], path: Iterable[int | str]) -> list[str]:
@@ -140,6 +140,14 @@ class _Dumper(yaml.SafeDumper):
 for _first, _rules in _Loader.yaml_implicit_resolvers.items():
     for _tag, _rule in _rules:
         _Dumper.add_implicit_resolver(_tag, _rule, [_first])
+
+
+def _text(dumper: _Dumper, text: str) -> yaml.ScalarNode:
+    # The one character that PyYAML takes for a line break, folds, and does not escape by itself.
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style='"' if "\x85" in text else None)
+
+
+_Dumper.add_representer(str, _text)
 
 
 def parse_yaml(text: str, where: str = "") -> Any:
@@ -231,7 +239,7 @@ def override(data: Mapping[str, Any], settings: Iterable[tuple[str, str]]) -> di
         value = parse_yaml(text, f"--{dotted}")
         old = place.get(last)
         # `--method lora` names a component without forgetting what the file says about that same component.
-        place[last] = old if isinstance(old, dict) and old.get("name") == value else value
+        place[last] = old if isinstance(old, dict) and "name" in old and old["name"] == value else value
     return result
 
 

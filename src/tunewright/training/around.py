@@ -93,7 +93,7 @@ def checkpointed(
     """Save every `every` steps (with each validation when None), at the end, and when a stop was asked for.
 
     Raises:
-        Interrupted: a stop was asked for; the checkpoint of that very step was written first.
+        Interrupted: a stop was asked for; the checkpoint of that very step was written before, or a warning says why it was not.
     """
     for step in steps:
         asked = stop_asked() and not step.last
@@ -101,7 +101,4 @@ def checkpointed(
             save(step)
         yield step
         if asked:
-            raise Interrupted(
-                f"stopped after step {step.number}, as asked; a checkpoint of that step is kept",
-                hint="Continue with `tunewright resume`.",
-            )
+            raise Interrupted(f"stopped after step {step.number}, as asked", hint="Continue with `tunewright resume`.")
