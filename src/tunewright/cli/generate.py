@@ -54,7 +54,7 @@ def _prompts(given: tuple[str, ...], file: Path | None, stdin: bool) -> list[str
     found = list(given)
     if file is not None:
         try:
-            found += [line for line in file.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+            found += [line for line in file.read_text(encoding="utf-8-sig").split("\n") if line.strip()]
         except (OSError, UnicodeDecodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
             raise DataError(

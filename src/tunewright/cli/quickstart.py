@@ -47,7 +47,7 @@ def quickstart(*tokens: Annotated[str, Parameter(allow_leading_hyphen=True, show
 
 def _rows(folder: Path) -> list[dict[str, Any]]:
     """The first test rows whose answer the tuning changed, or simply the first ones."""
-    lines = (folder / "predictions" / "test.jsonl").read_text(encoding="utf-8").splitlines()
+    lines = (folder / "predictions" / "test.jsonl").read_text(encoding="utf-8").split("\n")
     rows = [row for row in map(json.loads, filter(None, lines)) if row["tuned"] is not None]
     changed = [row for row in rows if row.get("base") != row["tuned"]]
     return (changed or rows)[:ROWS_SHOWN]
