@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
+from tunewright.core.scores import Score
 from tunewright.data.ledger import Findings
 from tunewright.data.stored import read_rows
-from tunewright.evaluation.report.schema import Report
+from tunewright.evaluation.report.schema import Measure, Report
 from tunewright.finetune import Result, finetune
-from tunewright.run.account import data_of
+from tunewright.run.account import data_of, telling_first
 
 from .conftest import describe, spelling, write
 
@@ -30,6 +31,15 @@ def test_counts_are_added_up_over_splits():
     assert (data.source, data.shape, data.read, data.kept) == ("a.jsonl", "text (every row has `text`)", 12, 10)
     assert list(data.splits.items()) == [("train", 7), ("validation", 1), ("test", 2)]
     assert data.notes == ("said as it is",)
+
+
+@pytest.mark.parametrize(("words", "first"), [(3, "exact_match"), (25, "exact_match"), (26, "loss")])
+def test_the_verdict_is_about_the_loss_where_answers_are_paragraphs(words: int, first: str):
+    one = Score(0.5, 0.4, 0.6, 9)
+    found = [Measure(metric=name, title=name, tuned=one) for name in ("exact_match", "rouge1", "loss")]
+    ordered = telling_first(found, ["word", "word " * words, "word " * 99])
+    assert ordered[0].metric == first
+    assert {measure.metric for measure in ordered} == {"exact_match", "rouge1", "loss"}
 
 
 @pytest.mark.parametrize(

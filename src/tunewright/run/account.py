@@ -19,6 +19,7 @@ from tunewright.evaluation.report.schema import (
     Environment,
     Finding,
     Lengths,
+    Measure,
     Report,
     Series,
     Settings,
@@ -36,6 +37,8 @@ from tunewright.run.workshop import Workshop
 from tunewright.training.around import Best
 from tunewright.training.estimate import peak_memory
 
+PARAGRAPH = 25  # words of the median answer from which on an exact match says little
+
 
 def account(shop: Workshop, best: Best, before: Sequence[Answer], after: Sequence[Answer]) -> Report:
     """The report of a finished run.
@@ -43,7 +46,7 @@ def account(shop: Workshop, best: Best, before: Sequence[Answer], after: Sequenc
     Args:
         before, after: what the baseline and the tuned model answered to the test rows.
     """
-    found = tuple(measures(shop.metrics, before, after, shop.dataset.test, shop.run.seed)) if shop.dataset.test else ()
+    found = _measured(shop, before, after)
     note = "always answering the most frequent label: the base has no head for these labels" if shop.has_new_head else ""
     curves = _curves(shop, best)
     return Report(
@@ -63,6 +66,22 @@ def account(shop: Workshop, best: Best, before: Sequence[Answer], after: Sequenc
         cost=_cost(shop),
         warnings=tuple(shop.warnings),
     )
+
+
+def _measured(shop: Workshop, before: Sequence[Answer], after: Sequence[Answer]) -> tuple[Measure, ...]:
+    """The measures of the test rows; the verdict is about the first, which is the user's own choice where there is one."""
+    rows = shop.dataset.test
+    if not rows:
+        return ()
+    found = measures(shop.metrics, before, after, rows, shop.run.seed)
+    return tuple(found if shop.run.evaluation.metrics else telling_first(found, [row.target_text() for row in rows]))
+
+
+def telling_first(found: Sequence[Measure], references: Sequence[str]) -> list[Measure]:
+    """The measures with the most telling one first: the loss, where answers are paragraphs that nobody matches word for word."""
+    words = sorted(len(reference.split()) for reference in references)
+    paragraphs = words[len(words) // 2] > PARAGRAPH
+    return sorted(found, key=lambda measure: paragraphs and measure.metric != LOSS)
 
 
 def _subject(shop: Workshop) -> Subject:
