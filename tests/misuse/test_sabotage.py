@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -28,6 +29,8 @@ def test_answers_that_are_empty_are_dropped_by_name(say: Callable, desk: Path) -
     assert found.code == 0
     assert "30 rows dropped" in found.err
     assert "! Dropped rows: 30 empty answers. The first: half.jsonl:2" in found.err
+    warnings = json.loads(Path("runs/half/report.json").read_text())["warnings"]
+    assert warnings[0] == "30 of 60 rows were dropped and not learned from: 30 empty answers."
     checked = say("check", "half.jsonl", "--json").data
     assert checked["dropped"] == {"empty_answers": 30}
 

@@ -58,9 +58,21 @@ def tune(shop: Workshop, stop_asked: Callable[[], bool]) -> Best:
                 pass
         if best.parameters:
             shop.engine.put_back(best.parameters)
+        warn_if_useless(shop, best)
         shop.engine.check_finite()
         records.save_tuning(shop)
     return best
+
+
+def warn_if_useless(shop: Workshop, best: Best) -> None:
+    """Say so when no validation was better than the base's own: a learning rate that blows up without ever becoming NaN."""
+    base = shop.base_validation.get(best.monitor)
+    if base is None or best.value is None or shop.has_new_head:
+        return
+    if best.value < base if best.higher_is_better else best.value > base:
+        rate = shop.run.training.learning_rate
+        values = f"{best.monitor} was {base:.4g} for the base and {best.value:.4g} at best"
+        shop.warn(f"Training made validation worse from the start: {values}. Lower the learning rate (it was {rate:.3g}).")
 
 
 @contextmanager

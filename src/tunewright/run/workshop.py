@@ -45,6 +45,8 @@ from tunewright.training.settle import Settled, settle, total_steps
 if TYPE_CHECKING:
     from tunewright.finetune import Evaluation, Run
 
+NOTABLE = 0.05  # share of dropped rows from which on the report warns
+
 
 @dataclass
 class Clock:
@@ -187,8 +189,17 @@ def set_up(run: Run, dataset: Dataset, folder: RunFolder | None, narrator: Narra
         estimate=guess,
         reasons=reasons,
         metrics=run.evaluation.metrics or objective.metrics,
-        warnings=[*model.notes, *([f"Layout: {probed.reason}."] if probed.layout == "padded" else [])],
+        warnings=[*_dropped(dataset), *model.notes, *([f"Layout: {probed.reason}."] if probed.layout == "padded" else [])],
     )
+
+
+def _dropped(dataset: Dataset) -> list[str]:
+    """A sentence for the report when so many rows were dropped that a reader must know."""
+    read = sum(dataset.findings.read.values())
+    if len(dataset.ledger) <= NOTABLE * read:
+        return []
+    kinds = ", ".join(f"{count} {kind.replace('_', ' ')}" for kind, count in dataset.ledger.counts().items())
+    return [f"{len(dataset.ledger)} of {read} rows were dropped and not learned from: {kinds}."]
 
 
 def _load(run: Run, narrator: Narrator) -> Model:
