@@ -164,7 +164,7 @@ def set_up(run: Run, dataset: Dataset, folder: RunFolder | None, narrator: Narra
         plan = Plan(trees, settled.training.batch_size or 16, settled.training.token_budget, run.seed, total)
         training, reasons = _precise(settled, engine, objective, plan)
         engine.optimizer = Optimizer(training.optimizer, engine.parameters)
-        guess = _estimate(engine, objective, plan)
+        training, guess = _affordable(training, engine, objective, plan, reasons)
         narrator.say(guess.sentence())
         for key, reason in reasons.items():
             narrator.say(f"{key} = {reason}")
@@ -226,10 +226,15 @@ def _equip(model: Model, objective: Objective, settled: Settled, seed: int) -> t
         raise ConfigurationError("nothing would be trained", where="method", hint=hint)
     probed = probe(model)
     if settled.training.checkpointing:
-        with warnings.catch_warnings():  # transformers 5.23 gave it another name; this one is known to all of 5
-            warnings.simplefilter("ignore", FutureWarning)
-            model.network.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        recompute_activations(model)
     return tuning, Engine(model, parameters, probed, head=head), probed
+
+
+def recompute_activations(model: Model) -> None:
+    """Keep only what enters each block for the backward pass, and compute the rest again there: more time, less memory."""
+    with warnings.catch_warnings():  # transformers 5.23 gave it another name; this one is known to all of 5
+        warnings.simplefilter("ignore", FutureWarning)
+        model.network.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
 
 
 def _precise(settled: Settled, engine: Engine, objective: Objective, plan: Plan) -> tuple[Training, dict[str, str]]:
@@ -240,6 +245,21 @@ def _precise(settled: Settled, engine: Engine, objective: Objective, plan: Plan)
     if precision == "bfloat16":
         engine.use_precision("bfloat16")
     return settled.training.model_copy(update={"precision": precision}), reasons
+
+
+def _affordable(
+    training: Training, engine: Engine, objective: Objective, plan: Plan, reasons: dict[str, str]
+) -> tuple[Training, Estimate]:
+    """The estimate, and the settings with activations recomputed where nothing else makes the run fit and nobody forbade it."""
+    guess = _estimate(engine, objective, plan)
+    if training.checkpointing is not None:
+        return training, guess
+    needed = guess.peak > guess.available
+    if needed:
+        reasons["training.checkpointing"] = "true: without it the run would not fit into memory"
+        recompute_activations(engine.model)
+        guess = _estimate(engine, objective, plan)
+    return training.model_copy(update={"checkpointing": needed}), guess
 
 
 def _pace(training: Training, total: int) -> Pace:

@@ -35,7 +35,10 @@ class Training(Strict):
     patience: int = Field(default=3, ge=1, description="validations without improvement before the run stops")
     save_every: int | None = Field(default=None, ge=1, description="steps between checkpoints; with each validation when not given")
     precision: Literal["auto", "float32", "bfloat16"] = Field(default="auto", description="auto measures this machine")
-    checkpointing: bool = Field(default=False, description="recompute activations in the backward pass to save memory")
+    checkpointing: bool | None = Field(
+        default=None,
+        description="recompute activations to save memory; when not given, only where memory asks for it",
+    )
 
     @field_validator("monitor")
     @classmethod
