@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar
 
@@ -23,7 +24,7 @@ class Message:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
+class Row(ABC):
     """The abstract row; use a subclass.
 
     Args:
@@ -49,9 +50,9 @@ class Row:
         text = json.dumps({"shape": self.shape, **self.content()}, sort_keys=True, ensure_ascii=False)
         return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
+    @abstractmethod
     def input_text(self) -> str:
         """What the model is given, as text; the part that must not appear on both sides of a split."""
-        raise NotImplementedError
 
     def target_text(self) -> str:
         """What the model should answer, as text; empty where the row has no answer."""
