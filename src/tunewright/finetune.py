@@ -6,8 +6,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
 from pydantic import BeforeValidator, Field, PlainSerializer, field_validator
 
@@ -15,9 +16,10 @@ from tunewright.core import runs
 from tunewright.core.configuration import Strict, build, read_file
 from tunewright.core.errors import UnknownNameError
 from tunewright.core.narrator import SILENT, Narrator
+from tunewright.core.surroundings import process
 from tunewright.data.reading import DataConfig, read
 from tunewright.data.rendering.settings import Rendering
-from tunewright.engine.settings import Sampling
+from tunewright.engine.settings import Cache, Sampling
 from tunewright.methods import Method
 from tunewright.methods import room as methods
 from tunewright.methods.lora import LoRA
@@ -64,9 +66,13 @@ class Run(Strict):
     rendering: Rendering = Rendering()
     training: Training = Training()
     evaluation: Evaluation = Evaluation()
+    cache: Cache = Field(Cache(), description="of the states below the lowest trained block: auto, off or at_once")
     seed: int = Field(0, ge=0, le=2**32)
-    threads: int | None = Field(None, ge=1, description="CPU threads; all cores when not given")
+    threads: int | None = Field(None, ge=1, description="CPU threads; measured when not given")
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto takes a GPU when there is one")
+    placement: Literal["auto", "replicate", "shard"] = Field(
+        "auto", description="of several processes: the whole network on each, or a part; auto divides what does not fit on one"
+    )
     name: str | None = Field(
         None, pattern=r"^[\w][\w.\- ]{0,99}$", description="of the run folder; from data and time when not given"
     )
@@ -83,6 +89,8 @@ class Result(NamedTuple):
 def finetune(run: Run, narrator: Narrator = SILENT, stop_asked: Callable[[], bool] = lambda: False) -> Result:
     """Carry out a run: read, split, load, estimate, measure, tune, test once, report.
 
+    Started several times by `torchrun`, all processes do this together and return the same; the first one writes.
+
     Args:
         run: the description; what it leaves open is chosen, and recorded with its reason.
         narrator: is told what happens.
@@ -93,8 +101,10 @@ def finetune(run: Run, narrator: Narrator = SILENT, stop_asked: Callable[[], boo
         DivergedError, StorageError, Interrupted: the run stopped; `resume` continues from its last checkpoint.
     """
     resolve(run.base)  # a misspelt base is found before anything is read
-    folder = runs.create(run.folder, run.name, Path(str(run.data.train)).stem or "run")
-    with folder.locked():
+    folder = (
+        runs.create(run.folder, run.name, Path(str(run.data.train)).stem or "run") if _leads() else runs.WatchedFolder(run.folder)
+    )
+    with folder.locked(), ExitStack() as until_the_end:
         try:
             narrator.stage("Read and check the data")
             dataset = read(run.data, run.seed)
@@ -105,10 +115,14 @@ def finetune(run: Run, narrator: Narrator = SILENT, stop_asked: Callable[[], boo
                 narrator.warn(f"Dropped rows: {reasons}. The first: {next(iter(dataset.ledger)).where}")
             # Only now, when the data have said all that they can, does anything heavy load.
             narrator.stage("Load the libraries")
+            from tunewright.engine.placement.group import joined
+
+            group = until_the_end.enter_context(joined(stop_asked))
             from tunewright.run import records, stages
             from tunewright.run.workshop import set_up
 
-            workshop = set_up(run, dataset, folder, narrator)
+            folder.path = Path(group.tell(str(folder.path)))
+            workshop = set_up(run, dataset, folder, narrator, group)
             records.begin(workshop)
         finally:
             folder.discard()  # unless it has become a run
@@ -126,20 +140,26 @@ def resume(path: Path, narrator: Narrator = SILENT, stop_asked: Callable[[], boo
         CheckpointError: its checkpoints are damaged.
         BaseModelError: its base is not what it was.
     """
-    folder = runs.existing(path)
+    folder = runs.existing(path, _leads())
     folder.require_unfinished()
-    with folder.locked():
+    with folder.locked(), ExitStack() as until_the_end:
         run = build(Run, read_file(folder.settings), str(folder.settings)).model_copy(
             update={"folder": path.parent, "name": path.name}
         )
         narrator.stage("Read the rows that the run kept")
+        from tunewright.engine.placement.group import joined
         from tunewright.run import records, stages
         from tunewright.run.workshop import set_up
 
-        workshop = set_up(run, records.kept_dataset(folder), folder, narrator)
+        group = until_the_end.enter_context(joined(stop_asked))
+        workshop = set_up(run, records.kept_dataset(folder), folder, narrator, group)
         records.carry_on(workshop)
         if not workshop.base_validation:
             stages.measure_base(workshop)
         best = stages.tune(workshop, stop_asked)
         before, after = stages.test_once(workshop)
         return Result(path, stages.report(workshop, best, before, after))
+
+
+def _leads() -> bool:
+    return process().rank == 0

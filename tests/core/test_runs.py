@@ -15,7 +15,7 @@ import pytest
 
 from tunewright.core import runs
 from tunewright.core.errors import RunFolderError, StorageError
-from tunewright.core.runs import RunFolder, create, existing
+from tunewright.core.runs import RunFolder, WatchedFolder, create, existing
 
 
 @pytest.fixture
@@ -247,3 +247,19 @@ with RunFolder(Path(sys.argv[1])).locked():
         other.communicate()
     with folder.locked():
         assert folder.is_run
+
+
+def test_all_processes_but_the_first_only_watch(tmp_path):
+    folder = create(tmp_path, "run", "x")
+    folder.start("a: 1\n", {})
+    folder.log({"number": 1})
+    watched = existing(folder.path, leads=False)
+    with folder.locked(), watched.locked():
+        watched.log({"number": 2})
+        watched.forget_after(0)
+        watched.discard()
+    assert watched.logged() == folder.logged() == [{"number": 1}]
+    nowhere = WatchedFolder(tmp_path / "not-there")
+    with nowhere.locked():
+        nowhere.discard()
+    assert not nowhere.path.exists()

@@ -133,3 +133,33 @@ from tunewright.finetune import Run, finetune
 print(json.dumps([callable(finetune), tunewright.Run is Run, tunewright.finetune.finetune is finetune]))
 """
     assert in_a_new_process(program) == [True, True, True]
+
+
+def test_the_cache_stands_where_it_is_named(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("HOME", "/home/somebody")
+    for name in ("TUNEWRIGHT_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    assert surroundings.cache_folder() == Path("/home/somebody/.cache/tunewright")
+    monkeypatch.setenv("XDG_CACHE_HOME", "/scratch")
+    assert surroundings.cache_folder() == Path("/scratch/tunewright")
+    monkeypatch.setenv("TUNEWRIGHT_CACHE", "~/mine")
+    assert surroundings.cache_folder() == Path("/home/somebody/mine")
+
+
+LAUNCHED = {"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "localhost"}
+
+
+def test_a_launcher_says_which_process_this_is(monkeypatch):
+    for name, value in LAUNCHED.items():
+        monkeypatch.setenv(name, value)
+    assert surroundings.process() == surroundings.Process(3, 4, 1, 2)
+    monkeypatch.delenv("LOCAL_RANK")
+    monkeypatch.delenv("LOCAL_WORLD_SIZE")
+    assert surroundings.process() == surroundings.Process(3, 4, 3, 4)
+
+
+@pytest.mark.parametrize(("name", "value"), [("RANK", ""), ("RANK", "4"), ("WORLD_SIZE", "many"), ("MASTER_ADDR", "")])
+def test_names_that_are_somebody_elses_do_not_make_several_processes(monkeypatch, name, value):
+    for key, given in (LAUNCHED | {name: value}).items():
+        monkeypatch.setenv(key, given)
+    assert surroundings.process() == surroundings.Process(0, 1, 0, 1)

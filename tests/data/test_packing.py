@@ -10,7 +10,7 @@ import pytest
 
 from tunewright.core.errors import ConfigurationError
 from tunewright.data.forest import Segment, Tree, single
-from tunewright.data.packing import Cost, batches_for, cost, pack, plan, steps
+from tunewright.data.packing import PAIRS, Cost, batches_for, cost, deal, pack, plan, steps, total
 
 
 def lognormal(count: int, seed: int = 0, longest: int = 4096) -> list[int]:
@@ -102,3 +102,65 @@ def test_senseless_sizes_are_refused(wrong):
         steps([], **{"batch_size": 1, "token_budget": 1, "seed": 0, "epoch": 0, **wrong})
     with pytest.raises(ConfigurationError):
         batches_for([], 0)
+
+
+def test_a_price_counts_tokens_and_attention():
+    assert Cost(10, 0).price() == 10
+    assert Cost(10, 3 * PAIRS).price() == 13
+    assert Cost(10, 600).price(pairs=100) == 16
+    assert total([Cost(1, 10), Cost(2, 20), Cost(4, 40)], [0, 2]) == Cost(5, 50)
+
+
+def test_the_area_of_a_micro_batch_is_limited_too():
+    costs = [Cost(4, 16)] * 4
+    assert sorted(map(len, pack(costs, 16))) == [4]
+    assert sorted(map(len, pack(costs, 16, area_budget=32))) == [2, 2]
+    assert sorted(map(len, pack(costs, 16, area_budget=1))) == [1, 1, 1, 1]  # a tree above the limit stands alone
+    # The fullest bin has no area left; the next one does, and no third is begun.
+    mixed = [Cost(7, 100), Cost(6, 10), Cost(2, 4)]
+    assert sorted(pack(mixed, 9, area_budget=100)) == [[0], [1, 2]]
+
+
+def test_no_micro_batch_is_much_more_expensive_than_another_of_the_same_tokens():
+    lengths = [4000] * 6 + lognormal(3000, longest=500)
+    costs = [Cost(length, length * length) for length in lengths]
+    batches = [total(costs, batch) for batch in pack(costs, 8192)]
+    assert max(batch.area for batch in batches) <= 8192 * PAIRS
+    assert max(batch.price() for batch in batches) <= 2 * 8192
+    unlimited = [total(costs, batch) for batch in pack(costs, 8192, area_budget=10**12)]
+    assert max(batch.price() for batch in unlimited) > 2.5 * 8192
+
+
+@pytest.mark.parametrize("world", [1, 2, 3, 8])
+def test_a_step_is_dealt_evenly_and_the_same_way_every_time(world):
+    draw = random.Random(world)
+    costs = [draw.uniform(50, 100) for _ in range(40)]
+    dealt = deal(costs, world)
+    assert len(dealt) == world
+    assert sorted(chain.from_iterable(dealt)) == list(range(40))
+    assert deal(list(costs), world) == dealt
+    loads = [sum(costs[index] for index in mine) for mine in dealt]
+    assert max(loads) <= 1.1 * sum(costs) / world
+    assert all(mine == sorted(mine) for mine in dealt)
+
+
+def test_the_deal_is_within_a_third_of_the_best():
+    # Graham's own worst case for two ranks: 3 3 2 2 2 is dealt 7 to 5, the best is 6 to 6.
+    dealt = deal([3, 3, 2, 2, 2], 2)
+    assert sorted(sum([3, 3, 2, 2, 2][index] for index in mine) for mine in dealt) == [5, 7]
+
+
+def test_ranks_without_work_are_told_so():
+    assert deal([5.0, 7.0], 4) == [[1], [0], [], []]
+    assert deal([0.0, 0.0, 0.0], 3) == [[0], [1], [2]]
+    assert deal([], 2) == [[], []]
+    with pytest.raises(ConfigurationError, match="world must be at least 1, got 0"):
+        deal([1.0], 0)
+
+
+def test_many_trees_with_much_attention_are_packed_quickly():
+    costs = [Cost(length, 40 * length * length) for length in lognormal(20_000)]
+    start = time.process_time()
+    batches = pack(costs, 8192)
+    assert time.process_time() - start < 1
+    assert sorted(chain.from_iterable(batches)) == list(range(20_000))

@@ -126,3 +126,29 @@ def test_no_targets_at_all():
     loss = engine.language_loss(batch)
     assert (loss.total.item(), loss.count.item()) == (0, 0)
     assert engine.score([single((5, 6, 7))])[0].shape == (0,)
+
+
+@pytest.mark.parametrize("layout", ["forest", "padded"])
+def test_the_trees_of_a_tuning_are_one_lane_and_its_part_holds_its_targets_only(layout: str):
+    model = tiny("llama")
+    engine = Engine(model, probed=Probed(layout))
+    trees = toy_trees(model, 4)
+    owned = [tree.owned_by(number % 2) for number, tree in enumerate(trees)]
+    batch = engine.collate(owned)
+    assert [lane.tuning for lane in batch.lanes] == [0, 1]
+    assert (batch.lanes[0].start, batch.lanes[-1].stop) == (0, batch.tokens_BT.numel())
+    assert batch.lanes[0].stop == batch.lanes[1].start
+    parts = [batch.part(slot) for slot in (0, 1)]
+    assert sum(len(part.rows_N) for part in parts) == len(batch.rows_N)
+    assert sum(part.tokens for part in parts) == batch.tokens
+    for slot, part in enumerate(parts):
+        assert part.whole is batch
+        assert set(part.tuning_S[part.owners_N].tolist()) == {slot}
+        own = engine.collate([tree for tree in trees if trees.index(tree) % 2 == slot])
+        assert sorted(part.targets_N.tolist()) == sorted(own.targets_N.tolist())
+    assert not batch.has(2)
+
+
+def test_a_tree_belongs_to_one_tuning():
+    with pytest.raises(ValueError, match="of tuning 1, its root of 0"):
+        Tree((Segment((5, 6)), Segment((7,), 0, tuning=1)))

@@ -4,10 +4,13 @@ import pytest
 import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from tunewright.data.forest import Segment, Tree
 from tunewright.engine import head, loss
+from tunewright.engine.batch import forest
 from tunewright.engine.head import LanguageHead, language_head
-from tunewright.engine.loss import linear_cross_entropy
+from tunewright.engine.loss import linear_cross_entropy, segment_sums
 from tunewright.testing.tiny import DECODERS, tiny
 
 
@@ -125,3 +128,71 @@ def test_scales_are_read_from_the_configuration():
     assert language_head(network).scale == 0.125
     assert language_head(tiny("bert").network) is None
     assert head.chunk_rows(50_000) == (64 << 20) // 200_000
+
+
+class Products(TorchDispatchMode):
+    """Counts matrix products."""
+
+    count = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.count += "mm" in str(function)
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(("trained", "wanted"), [(None, 1), (False, 2), (True, 3)], ids=["no gradients", "frozen", "trained"])
+def test_no_more_products_than_needed(trained: bool | None, wanted: int):
+    hidden, _, _, chosen, weights = case(30)
+    own = LanguageHead(nn.Linear(6, 23, bias=False))
+    own.linear.weight.requires_grad_(trained is not False)
+    with Products() as seen, torch.set_grad_enabled(trained is not None):
+        total, _ = own.cross_entropy(hidden, chosen, weights)
+    if trained is not None:
+        total.backward()
+    assert seen.count == wanted
+    own.linear.weight.requires_grad_(False)
+    with Products() as seen:
+        own.token_scores(hidden, chosen).log_probability_N.sum().backward()
+    assert seen.count == 2
+    with Products() as seen:
+        own.log_probabilities(hidden, chosen)
+    assert seen.count == 1
+
+
+@pytest.mark.parametrize("shape", [loss.Shape(), loss.Shape(0.5, 4.0)], ids=str)
+def test_a_larger_head_in_cache_sized_blocks(shape: loss.Shape):
+    """Several blocks of the real size, the last one smaller; weights over several orders of magnitude."""
+    generator = torch.Generator().manual_seed(0)
+    hidden = torch.randn(90, 16, generator=generator, requires_grad=True)
+    weight = torch.randn(9001, 16, generator=generator, requires_grad=True)
+    chosen = torch.randint(0, 9001, (90,), generator=generator)
+    weights = 10 ** torch.linspace(-4, 1, 90)
+    logits = shape.apply(hidden @ weight.T)
+    assert len(list(loss.blocks(logits))) == 4
+    wanted = (cross_entropy(logits, chosen, reduction="none") * weights).sum()
+    found = linear_cross_entropy(hidden, weight, None, chosen, weights, shape)
+    torch.testing.assert_close(found.total, wanted, rtol=1e-6, atol=0)
+    for ours, theirs in zip(
+        torch.autograd.grad(found.total, [hidden, weight]), torch.autograd.grad(wanted, [hidden, weight]), strict=True
+    ):
+        assert float((ours - theirs).norm() / theirs.norm()) < 1e-6
+
+
+def test_certain_tokens_in_bfloat16_keep_their_small_gradients():
+    """p = 0.999: as bfloat16 numbers, p and 1 are the same."""
+    hidden = torch.eye(2, requires_grad=True)
+    weight = torch.tensor([[3.453, 0.0], [-3.453, 0.0]])
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        total, _ = linear_cross_entropy(hidden, weight, None, torch.tensor([0, 0]), torch.ones(2))
+    total.backward()
+    assert float(hidden.grad[0, 0]) == pytest.approx(-2 * 3.453 * 0.001, rel=0.05)
+
+
+def test_sums_of_segments():
+    root = Segment((5, 6, 7), targets=(0, 1, 1))
+    batch = forest([Tree((root, Segment((8,), 0), Segment((9, 4), 0, targets=(2, 0))))])
+    values = torch.tensor([1.0, 2.0, 4.0], requires_grad=True)
+    sums = segment_sums(values, batch)
+    assert sums.tolist() == [3.0, 0.0, 4.0]
+    (sums * torch.tensor([1.0, 5.0, 7.0])).sum().backward()
+    assert values.grad.tolist() == [1.0, 1.0, 7.0]

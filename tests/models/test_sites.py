@@ -2,6 +2,7 @@ import pytest
 from torch import nn
 
 from tunewright.core.errors import ConfigurationError
+from tunewright.models.attached import Attached
 from tunewright.models.sites import LINEAR_SITES, blocks_of, canonical, find, linear_layers, roles
 from tunewright.testing.tiny import FAMILIES, tiny
 
@@ -146,6 +147,22 @@ def test_names_that_mean_nothing(family: str, names: list[str], message: str):
     with pytest.raises(ConfigurationError) as caught:
         find(tiny(family).network, names)
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "bert", "t5"])
+def test_what_is_attached_hides_no_place_and_is_none(family: str):
+    network = tiny(family).network
+    before = canonical(network), roles(network), list(linear_layers(network)), list(blocks_of(network))
+    for module in list(linear_layers(network).values()):
+        attached = Attached()
+        attached.q_proj = nn.Linear(2, 2)
+        attached.some_norm = nn.LayerNorm(2)
+        attached.more = nn.ModuleList(nn.Linear(500, 500) for _ in range(2))
+        module.lora_0 = attached
+    assert (canonical(network), roles(network), list(linear_layers(network)), list(blocks_of(network))) == before
+    assert not any(".lora_0" in path for path in find(network, ["re:.*", "*.0"]))
+    with pytest.raises(ConfigurationError, match=r"nothing in a .* network is called 'lora_0'"):
+        find(network, ["lora_0"])
 
 
 def test_blocks_are_chosen_by_parameters_and_not_by_length():

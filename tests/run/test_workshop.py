@@ -1,9 +1,7 @@
 """What is chosen when a run is set up, why, and what is refused before anything is loaded or written."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -157,21 +155,3 @@ def test_the_clock_adds_up_stages_of_one_name(monkeypatch: pytest.MonkeyPatch):
         with clock.stage(name):
             pass
     assert clock.seconds == {"tune": 5.0, "test": 1.0}
-
-
-@pytest.mark.parametrize(("given", "fits", "wanted"), [(None, True, False), (None, False, True), (False, True, False)])
-def test_activations_are_recomputed_only_where_memory_asks(
-    described: Callable[..., Run], pairs: Path, monkeypatch: pytest.MonkeyPatch, given: bool | None, fits: bool, wanted: bool
-):
-    real, asked = workshop.estimate, []  # the name in the workshop is the function
-
-    def first_too_large(*args: Any, **kwargs: Any) -> Any:
-        asked.append(len(asked))
-        found = real(*args, **kwargs)
-        return found if fits or len(asked) > 1 else replace(found, peak=found.available + 1)
-
-    monkeypatch.setattr(workshop, "estimate", first_too_large)
-    shop = look(described("llama", pairs, training={"checkpointing": given, "max_steps": 2}))
-    assert shop.run.training.checkpointing is wanted
-    assert any(vars(module).get("gradient_checkpointing") for module in shop.model.network.modules()) is wanted
-    assert ("training.checkpointing" in shop.reasons) is wanted

@@ -8,9 +8,9 @@ import torch
 from tunewright.core.narrator import Narrator
 from tunewright.engine import batch as layouts
 from tunewright.engine import engine as engines
-from tunewright.engine import sampling
-from tunewright.engine.lora_linear import LoRALinear
+from tunewright.engine.linear import LoRAAdapter
 from tunewright.engine.optimizers import Optimizer
+from tunewright.engine.sampling.store import Store
 from tunewright.testing import selftest
 from tunewright.testing.selftest import Check, run
 
@@ -50,10 +50,11 @@ def test_everything_holds_here():
 
 def test_a_sabotaged_engine_is_found_out(monkeypatch: pytest.MonkeyPatch):
     """Five faults at once, each where one check looks."""
-    change, collate = LoRALinear.change, engines.Engine.collate
-    monkeypatch.setattr(LoRALinear, "change", lambda self: change(self) * 1.1)
+    change, collate = LoRAAdapter.change, engines.Engine.collate
+    monkeypatch.setattr(LoRAAdapter, "change", lambda self: change(self) * 1.1)
     monkeypatch.setattr(Optimizer, "restore", lambda self, state: None)
-    monkeypatch.setattr(sampling, "DynamicCache", lambda config: _Losing(config=config))
+    hold = Store.hold
+    monkeypatch.setattr(Store, "hold", lambda self, layer, keys, values: hold(self, layer, keys.flip(-1), values))
 
     def joined(self, trees):
         found = collate(self, trees)
@@ -70,14 +71,6 @@ def test_a_sabotaged_engine_is_found_out(monkeypatch: pytest.MonkeyPatch):
     assert len(heard.warned) == len(failed(checks))
     for check in checks:
         assert check.passed or check.detail.startswith(("does not hold, apart by", "IndexError", "RuntimeError", "ValueError"))
-
-
-class _Losing(sampling.DynamicCache):
-    """A cache that mixes up what it keeps."""
-
-    def update(self, keys, values, *more, **given):
-        found = super().update(keys, values, *more, **given)
-        return found[0].flip(-1), found[1]
 
 
 def test_a_stack_that_raises_gives_checks_and_no_traceback(monkeypatch: pytest.MonkeyPatch):

@@ -11,14 +11,14 @@ from tunewright.methods.lora import LoRA
 from tunewright.testing.tiny import tiny
 from tunewright.testing.toy import toy_engine, toy_loss, toy_trees
 from tunewright.training import estimate as room
-from tunewright.training.estimate import Estimate, refuse_if_too_large
+from tunewright.training.estimate import Estimate, Work, refuse_if_too_large
 
 
 def guess(method=None, count: int = 8, family: str = "llama") -> Estimate:
     model = tiny(family)
     engine = toy_engine(model, (method or LoRA(rank=4)).attach(model, 0))
     small, largest = engine.collate(toy_trees(model, 1)), engine.collate(toy_trees(model, count))
-    found = room.estimate(engine, toy_loss, small, largest, steps=10, tokens=1000)
+    found = room.estimate(engine, toy_loss, small, largest, Work(10, 1000))
     assert all(parameter.grad is None for parameter in engine.parameters.values())
     assert engine.accumulated.count == 0
     return found

@@ -130,3 +130,20 @@ def test_plans_are_cached_by_identity():
     _, other = ready()
     assert hash(one) != hash(other)
     assert isinstance(one.micro_batches(0)[0][0], Tree)
+
+
+def test_dropout_depends_on_the_place_in_the_step_and_not_on_what_was_computed_before():
+    engine, plan = ready(token_budget=16)
+    drawn = []
+
+    def loss(engine, batch):
+        drawn.append(float(torch.rand(())))
+        return toy_loss(engine, batch)
+
+    for _ in range(2):
+        list(fit(engine, loss, plan, PACE, start=4))
+        torch.rand(7)
+    once = len(drawn) // 2
+    assert once > 2
+    assert drawn[:once] == drawn[once:]
+    assert len(set(drawn)) == once

@@ -80,4 +80,4 @@ def written(opened: Opened, rows: Sequence[Row], sampling: Sampling) -> list[tup
     except RowRefused as error:
         raise DataError(error.refusal.message, where="prompt") from None
     samples = sample(opened.engine, prompts, sampling, ends=frozenset(opened.renderer.stops))
-    return [(opened.renderer.decode(one.tokens), one.finished) for one in samples]
+    return [(opened.renderer.decode(one.tokens) if one.text is None else one.text.strip(), one.finished) for one in samples]

@@ -10,12 +10,17 @@ import traceback
 from datetime import datetime
 from pathlib import Path
 
-from tunewright.core.errors import TunewrightError
+from tunewright.core.errors import DivergedError, Interrupted, RequestError, TunewrightError
+from tunewright.core.surroundings import process
+
+# Every process of a run finds these alike: the request is the same, and loss and stopping are agreed upon.
+COMMON = (RequestError, DivergedError, Interrupted)
 
 
 def refused(error: TunewrightError, as_json: bool, debug: bool) -> int:
-    """Say what is wrong, in the grammar of `core.errors`."""
-    _tell(str(error), error.as_dict(), as_json)
+    """Say what is wrong, in the grammar of `core.errors`. What all processes of a run find alike, the first one says."""
+    if not (process().rank and isinstance(error, COMMON)):
+        _tell(str(error), error.as_dict(), as_json)
     if debug:
         traceback.print_exception(error)
     return error.exit_code
@@ -57,6 +62,9 @@ def reader_left() -> int:
 
 
 def _tell(text: str, facts: dict[str, object], as_json: bool) -> None:
+    own = process()
+    if own.rank:  # standard output belongs to the first process
+        text, as_json = f"process {own.rank} of {own.world}: {text}", False
     # Lone surrogates (a file name that is not UTF-8) would break the very message that is about them.
     safe = text.encode("utf-8", "backslashreplace").decode()
     if as_json:

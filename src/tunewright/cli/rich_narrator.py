@@ -33,10 +33,14 @@ VALIDATION = "validation "
 
 
 class RichNarrator(Narrator):
-    """Draws a run on a console; `close` (or leaving the context) ends the last stage."""
+    """Draws a run on a console; `close` (or leaving the context) ends the last stage.
 
-    def __init__(self, console: Console) -> None:
-        self.console = console
+    Args:
+        heard: whether words from within a signal handler go to standard error.
+    """
+
+    def __init__(self, console: Console, heard: bool = True) -> None:
+        self.console, self.heard = console, heard
         self.live = Live(console=console, get_renderable=lambda: self, refresh_per_second=10, transient=True)
         self.drawing = console.is_terminal and not console.is_dumb_terminal
         self.title = ""
@@ -83,6 +87,8 @@ class RichNarrator(Narrator):
         Args:
             last: the process ends right after it.
         """
+        if not self.heard:
+            return
         if self.drawing and not last:
             self.notice = text  # drawn with the next frame
             return

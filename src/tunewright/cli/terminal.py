@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TextIO
 
-from tunewright.core.surroundings import variable
+from tunewright.core.surroundings import process, variable
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -42,14 +43,16 @@ def console(file: TextIO | None = None) -> Console:
 
 
 def narrator() -> RichNarrator:
-    """Who tells on standard error what happens; use it as a context."""
+    """Who tells on standard error what happens; use it as a context. Of several processes only the first one is heard."""
     from tunewright.cli.rich_narrator import RichNarrator
 
-    return RichNarrator(console(sys.stderr))
+    return RichNarrator(console(sys.stderr)) if process().rank == 0 else RichNarrator(console(io.StringIO()), heard=False)
 
 
 def show(outcome: Outcome, as_json: bool) -> None:
-    """Print what came of a command."""
+    """Print what came of a command; of several processes the first one does."""
+    if process().rank > 0:
+        return
     if as_json:
         # A file's broken characters (lone surrogates) cannot be written as UTF-8; escaped they can. NaN is no JSON.
         sys.stdout.write(json.dumps(_plain(outcome.data), ensure_ascii=True, allow_nan=False) + "\n")

@@ -121,6 +121,23 @@ class RunFolder:
             os.close(handle)
 
 
+class WatchedFolder(RunFolder):
+    """The folder of a run as all its processes but the first see it: they read, and leave lock and writing to that one."""
+
+    def log(self, step: dict[str, Any]) -> None:
+        pass
+
+    def forget_after(self, step: int) -> None:
+        pass
+
+    def discard(self) -> None:
+        pass
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        yield
+
+
 def _step(line: str) -> dict[str, Any] | None:
     try:
         step = json.loads(line)
@@ -168,9 +185,13 @@ def create(root: Path, name: str | None, stem: str) -> RunFolder:
     return RunFolder(path)
 
 
-def existing(path: Path) -> RunFolder:
-    """The run at `path`. Raises `RunFolderError` when there is none, naming the runs beside it."""
-    folder = RunFolder(path)
+def existing(path: Path, leads: bool = True) -> RunFolder:
+    """The run at `path`. Raises `RunFolderError` when there is none, naming the runs beside it.
+
+    Args:
+        leads: whether this process writes; of several, the first one does.
+    """
+    folder = RunFolder(path) if leads else WatchedFolder(path)
     if folder.is_run:
         return folder
     beside = path.parent if path.parent.is_dir() else Path()

@@ -7,6 +7,7 @@ import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import NamedTuple
 
 PACKAGES = (
     "tunewright",
@@ -30,6 +31,41 @@ def variable(name: str) -> str | None:
 def set_default(name: str, value: str) -> None:
     """Set an environment variable that the user has not set."""
     os.environ.setdefault(name, value)
+
+
+def cache_folder() -> Path:
+    """Where this user's caches of ours stand: TUNEWRIGHT_CACHE, or a folder in XDG_CACHE_HOME, or in ~/.cache."""
+    named = variable("TUNEWRIGHT_CACHE")
+    return Path(named).expanduser() if named else Path(variable("XDG_CACHE_HOME") or "~/.cache").expanduser() / "tunewright"
+
+
+class Process(NamedTuple):
+    """Which process of a run this is.
+
+    Args:
+        rank: its number among all `world` processes; the first one, 0, writes and speaks.
+        local_rank: its number among the `local_world` processes on its machine.
+    """
+
+    rank: int = 0
+    world: int = 1
+    local_rank: int = 0
+    local_world: int = 1
+
+
+def process() -> Process:
+    """What a launcher says about this process (`torchrun`: RANK, WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE), or the only one."""
+    rank, world = (variable(name) or "" for name in ("RANK", "WORLD_SIZE"))
+    # Without an address to meet at, these names are somebody else's (a scheduler's).
+    if not (rank.isdigit() and world.isdigit() and int(rank) < int(world) and variable("MASTER_ADDR")):
+        return Process()
+    local_rank, local_world = (variable(name) or "" for name in ("LOCAL_RANK", "LOCAL_WORLD_SIZE"))
+    return Process(
+        int(rank),
+        int(world),
+        int(local_rank) if local_rank.isdigit() else int(rank),
+        int(local_world) if local_world.isdigit() else int(world),
+    )
 
 
 def versions() -> dict[str, str]:

@@ -7,7 +7,7 @@ everything below it; it is the unit that is planned, packed and never cut.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,17 @@ class Tree:
                 raise ValueError(f"segment {index} has {len(segment.tokens)} tokens and {len(segment.targets)} target weights")
             if segment.parent is None and segment.targets and segment.targets[0] > 0:
                 raise ValueError("the first token of a root cannot be a target: nothing stands before it")
+            if segment.tuning != self.segments[0].tuning:
+                raise ValueError(f"segment {index} of a tree is of tuning {segment.tuning}, its root of {self.segments[0].tuning}")
+
+    @property
+    def tuning(self) -> int:
+        """The tuning of a bank that owns the tree."""
+        return self.segments[0].tuning
+
+    def owned_by(self, tuning: int) -> Tree:
+        """The same tree as a tuning's own."""
+        return Tree(tuple(replace(segment, tuning=tuning) for segment in self.segments))
 
     @property
     def size(self) -> int:

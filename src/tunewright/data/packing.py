@@ -1,28 +1,46 @@
-"""The planner: which trees share an optimizer step, and which of those share one row of tokens.
+"""The planner: which trees share an optimizer step, which of those share one row of tokens, and which rank computes what.
 
 Pure arithmetic on lengths. A plan is a function of (trees, batch_size, token_budget, seed, epoch) and of nothing that happened
 before, so a run starts again at any step without replay. Loss and gradients do not depend on how a step is cut into
 micro-batches (a loss is a sum, divided once by the count of the whole step), so the cut is free to be the cheapest one.
 
-Not covered: spreading a step over several machines; the caller deals the micro-batches of a step out by rank.
+The cost model is  seconds ~ tokens + area / pairs:  products of weights and states grow with the tokens, attention grows with the
+*area*, the query-key pairs; `pairs` of them cost as much as one token does elsewhere.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections.abc import Sequence
+from heapq import heappop, heappush
 from typing import NamedTuple
 
 from tunewright.core.errors import ConfigurationError
 from tunewright.core.seeds import shuffled
 from tunewright.data.forest import Tree
 
+PAIRS = 2048  # query-key pairs worth one token in a small model; see `Cost.price`
+
 
 class Cost(NamedTuple):
-    """What a tree costs: `tokens` decide what fits, `area` (query-key pairs of attention) breaks ties."""
+    """What a tree (or a micro-batch) costs: `tokens`, and `area`, the query-key pairs of attention."""
 
     tokens: int
     area: int
+
+    def price(self, pairs: int = PAIRS) -> float:
+        """The cost as one number, in tokens: proportional to the seconds it takes.
+
+        Args:
+            pairs: query-key pairs that cost as much as one token; about 3 times the width of a model. (A block spends about
+                24 width^2 operations on a token and 4 width on a pair, and attention runs at about half the speed.)
+        """
+        return self.tokens + self.area / pairs
+
+
+def total(costs: Sequence[Cost], members: Sequence[int]) -> Cost:
+    """The cost of a micro-batch: the sum over its members, given as indexes into `costs`."""
+    return Cost(sum(costs[index].tokens for index in members), sum(costs[index].area for index in members))
 
 
 def cost(tree: Tree) -> Cost:
@@ -40,40 +58,78 @@ def cost(tree: Tree) -> Cost:
     return Cost(tokens, area)
 
 
-def pack(costs: Sequence[Cost], token_budget: int) -> list[list[int]]:
-    """Micro-batches of at most `token_budget` tokens, by best-fit decreasing.
+def pack(costs: Sequence[Cost], token_budget: int, area_budget: int | None = None) -> list[list[int]]:
+    """Micro-batches of at most `token_budget` tokens and `area_budget` pairs, by best-fit decreasing.
 
     Trees are taken from the longest to the shortest, and each goes to the fullest micro-batch that still has room (of equally full
-    ones, the one with the least attention). A tree above the budget gets a micro-batch of its own: refusing or cutting it is
+    ones, the one with the least attention). A tree above a budget gets a micro-batch of its own: refusing or cutting it is
     rendering's decision, made earlier and reported.
 
     Args:
         costs: one for each tree.
         token_budget: tokens that a micro-batch may hold.
+        area_budget: query-key pairs that it may hold. The default, `PAIRS` for each token of the budget, lets attention cost as
+            much as everything else in a full micro-batch: of two full ones, none is more than twice as expensive as the other,
+            unless one tree alone is.
 
     Returns:
         Indexes into `costs`, each exactly once. The heaviest micro-batch stands first, so that memory that does not suffice
         shows at once; within a micro-batch the order is that of `costs`.
     """
+    limit = token_budget * PAIRS if area_budget is None else area_budget
     micro: list[list[int]] = []
-    areas: list[int] = []
     rooms: list[tuple[int, int, int]] = []  # (tokens left, area so far, which micro-batch), kept sorted
     for index in sorted(range(len(costs)), key=lambda index: (-costs[index].tokens, -costs[index].area, index)):
         tokens, area = costs[index]
-        place = bisect_left(rooms, (tokens, -1, -1))
-        if place < len(rooms):
+        place = _room(rooms, tokens, limit - area)
+        if place is not None:
             left, filled, chosen = rooms.pop(place)
         else:
             left, filled, chosen = token_budget, 0, len(micro)
             micro.append([])
-            areas.append(0)
         micro[chosen].append(index)
-        areas[chosen] = filled + area
-        if left - tokens > 0:
+        if left - tokens > 0 and filled + area < limit:
             insort(rooms, (left - tokens, filled + area, chosen))
-    totals = [sum(costs[index].tokens for index in batch) for batch in micro]
-    order = sorted(range(len(micro)), key=lambda which: (-totals[which], -areas[which], min(micro[which])))
+    heavy = [total(costs, batch) for batch in micro]
+    order = sorted(range(len(micro)), key=lambda which: (-heavy[which].tokens, -heavy[which].area, min(micro[which])))
     return [sorted(micro[which]) for which in order]
+
+
+LOOK = 64  # micro-batches with too much attention that are passed over before a new one is begun
+
+
+def _room(rooms: list[tuple[int, int, int]], tokens: int, area: int) -> int | None:
+    """The first place in `rooms` with room for `tokens` and no more than `area` in it."""
+    first = bisect_left(rooms, (tokens, -1, -1))
+    return next((place for place in range(first, min(first + LOOK, len(rooms))) if rooms[place][1] <= area), None)
+
+
+def deal(costs: Sequence[float], world: int) -> list[list[int]]:
+    """The micro-batches of one optimizer step, dealt evenly to ranks that work side by side.
+
+    From the most to the least expensive, each goes to the rank with the least to do so far (longest processing time first: the
+    busiest rank has at most 4/3 of the work of the best deal). Every rank gets one before any gets two.
+
+    Source: Graham 1969, Bounds on multiprocessing timing anomalies.
+
+    Args:
+        costs: of each micro-batch, in any unit (`Cost.price`).
+        world: how many ranks.
+
+    Returns:
+        For each rank, indexes into `costs`, rising; some ranks have none where there are fewer micro-batches than ranks.
+
+    Raises:
+        ConfigurationError: `world` is below 1.
+    """
+    _positive("world", world)
+    dealt: list[list[int]] = [[] for _ in range(world)]
+    waiting = [(0.0, 0, rank) for rank in range(world)]
+    for index in sorted(range(len(costs)), key=lambda index: (-costs[index], index)):
+        load, held, rank = heappop(waiting)
+        dealt[rank].append(index)
+        heappush(waiting, (load + costs[index], held + 1, rank))
+    return [sorted(mine) for mine in dealt]
 
 
 def steps(trees: Sequence[Tree], *, batch_size: int, token_budget: int, seed: int, epoch: int) -> list[list[list[int]]]:

@@ -16,19 +16,8 @@ import torch
 from torch import Tensor
 
 from tunewright.data.forest import Tree
-
-
-@dataclass(frozen=True)
-class Layout:
-    """Who sees whom in a forest row.
-
-    Args:
-        lengths: tokens of each segment, in the order in which they stand in the row.
-        paths: for each segment, the indexes of its ancestors from the root down (empty for a root).
-    """
-
-    lengths: tuple[int, ...]
-    paths: tuple[tuple[int, ...], ...]
+from tunewright.engine.layout import Layout
+from tunewright.models.lanes import Lane
 
 
 @dataclass(frozen=True)
@@ -44,6 +33,8 @@ class Batch:
         targets_N: the token to predict; weights_N: how much it counts; owners_N: the segment it belongs to.
         labels_S: class of each labelled segment (-1: none); spans_S2: flat start and end of each segment.
         row_S: index of the user's row that each segment came from.
+        tuning_S: the tuning of a bank that owns each segment; lanes: the flat positions of each tuning, in order.
+        tuning: the tuning whose targets and labels these are; None where they are everybody's.
     """
 
     tokens_BT: Tensor
@@ -55,6 +46,10 @@ class Batch:
     labels_S: Tensor
     spans_S2: Tensor
     row_S: Tensor
+    tuning_S: Tensor
+    lanes: tuple[Lane, ...] = ()
+    tuning: int | None = None
+    origin: Batch | None = None
     layout: Layout | None = None
     mask_BT: Tensor | None = None
     source_BT: Tensor | None = None
@@ -62,8 +57,40 @@ class Batch:
 
     @property
     def tokens(self) -> int:
-        """Positions computed, padding included."""
+        """Positions computed, padding included; of a part, those of its own tuning."""
+        if self.origin is not None:
+            return sum(lane.stop - lane.start for lane in self.lanes)
         return self.tokens_BT.numel() + (self.source_BT.numel() if self.source_BT is not None else 0)
+
+    @property
+    def whole(self) -> Batch:
+        """The batch that this is a part of, or itself: what the body is run on."""
+        return self if self.origin is None else self.origin
+
+    def has(self, tuning: int) -> bool:
+        """Whether any segment belongs to `tuning`."""
+        return any(lane.tuning == tuning for lane in self.lanes)
+
+    def part(self, tuning: int) -> Batch:
+        """The same batch with the targets and labels of one tuning only.
+
+        Tokens, segments and layout stay, so that hidden states computed for the whole serve every part.
+        """
+        if self.origin is None and all(lane.tuning == tuning for lane in self.lanes):
+            return replace(self, tuning=tuning, origin=self)
+        own_S = self.tuning_S == tuning
+        own_N = own_S[self.owners_N]
+        return replace(
+            self,
+            rows_N=self.rows_N[own_N],
+            targets_N=self.targets_N[own_N],
+            weights_N=self.weights_N[own_N],
+            owners_N=self.owners_N[own_N],
+            labels_S=self.labels_S.masked_fill(~own_S, -1),
+            lanes=tuple(lane for lane in self.lanes if lane.tuning == tuning),
+            tuning=tuning,
+            origin=self.whole,
+        )
 
     def to(self, device: torch.device) -> Batch:
         """The same batch with every tensor on `device`."""
@@ -84,6 +111,7 @@ class _Collector:
         self.labels: list[int] = []
         self.spans: list[tuple[int, int]] = []
         self.row: list[int] = []
+        self.tuning: list[int] = []
 
     def add(self, tree: Tree, index: int, start: int, before: int | None) -> None:
         """Record segment `index` of `tree`, standing at flat `start`; `before` is the position of the token that it continues."""
@@ -102,17 +130,22 @@ class _Collector:
         self.labels.append(-1 if segment.label is None else segment.label)
         self.spans.append((start, start + len(segment.tokens)))
         self.row.append(segment.row)
+        self.tuning.append(segment.tuning)
 
-    def tensors(self) -> dict[str, Tensor]:
-        return {
-            "rows_N": torch.tensor(self.rows, dtype=torch.long),
-            "targets_N": torch.tensor(self.targets, dtype=torch.long),
-            "weights_N": torch.tensor(self.weights, dtype=torch.float32),
-            "owners_N": torch.tensor(self.owners, dtype=torch.long),
-            "labels_S": torch.tensor(self.labels, dtype=torch.long),
-            "spans_S2": torch.tensor(self.spans, dtype=torch.long).reshape(-1, 2),
-            "row_S": torch.tensor(self.row, dtype=torch.long),
-        }
+    def batch(self, tokens_BT: Tensor, positions_BT: Tensor) -> Batch:
+        """What was gathered, around the tokens it was gathered from."""
+        return Batch(
+            tokens_BT=tokens_BT,
+            positions_BT=positions_BT,
+            rows_N=torch.tensor(self.rows, dtype=torch.long),
+            targets_N=torch.tensor(self.targets, dtype=torch.long),
+            weights_N=torch.tensor(self.weights, dtype=torch.float32),
+            owners_N=torch.tensor(self.owners, dtype=torch.long),
+            labels_S=torch.tensor(self.labels, dtype=torch.long),
+            spans_S2=torch.tensor(self.spans, dtype=torch.long).reshape(-1, 2),
+            row_S=torch.tensor(self.row, dtype=torch.long),
+            tuning_S=torch.tensor(self.tuning, dtype=torch.long),
+        )
 
 
 def forest(trees: Sequence[Tree]) -> Batch:
@@ -134,12 +167,30 @@ def forest(trees: Sequence[Tree]) -> Batch:
             lengths.append(len(segment.tokens))
             paths.append(tuple(first + ancestor for ancestor in tree.path(index)[:-1]))
             lasts.append(len(tokens) - 1 if segment.tokens else before)
-    return Batch(
-        tokens_BT=torch.tensor([tokens], dtype=torch.long),
-        positions_BT=torch.tensor([positions], dtype=torch.long),
+    return replace(
+        found.batch(torch.tensor([tokens], dtype=torch.long), torch.tensor([positions], dtype=torch.long)),
         layout=Layout(tuple(lengths), tuple(paths)),
-        **found.tensors(),
+        lanes=_lanes([(tree.tuning, tree.size) for tree in trees]),
     )
+
+
+def _lanes(owned: Sequence[tuple[int, int]]) -> tuple[Lane, ...]:
+    """Neighbours of one tuning as one lane, from (tuning, positions) in the order of the row.
+
+    Raises:
+        ValueError: a tuning's trees do not stand together; `Engine.collate` sorts them.
+    """
+    lanes: list[Lane] = []
+    place = 0
+    for tuning, count in owned:
+        if lanes and lanes[-1].tuning == tuning:
+            lanes[-1] = Lane(tuning, lanes[-1].start, place + count)
+        elif any(lane.tuning == tuning for lane in lanes):
+            raise ValueError(f"the trees of tuning {tuning} do not stand together")
+        else:
+            lanes.append(Lane(tuning, place, place + count))
+        place += count
+    return tuple(lanes)
 
 
 def padded(trees: Sequence[Tree], pad: int) -> Batch:
@@ -165,7 +216,8 @@ def padded(trees: Sequence[Tree], pad: int) -> Batch:
     for (which, index), (start, before) in sorted(places.items()):  # in the order of the forest layout
         found.add(trees[which], index, start, before)
     positions = torch.arange(longest).expand(len(sequences), longest)
-    return Batch(tokens_BT=tokens, positions_BT=positions, mask_BT=mask, layout=None, **found.tensors())
+    lanes = _lanes([(tree.tuning, longest) for _, tree, _ in sequences])
+    return replace(found.batch(tokens, positions), lanes=lanes, mask_BT=mask)
 
 
 def sequence_to_sequence(trees: Sequence[Tree], pad: int, start_token: int) -> Batch:
@@ -193,4 +245,4 @@ def sequence_to_sequence(trees: Sequence[Tree], pad: int, start_token: int) -> B
         # `add` says "token at start+j is predicted from start+j-1": standing one to the right undoes the shift.
         found.add(tree, leaf, number * long + 1, number * long)
     positions = torch.arange(long).expand(len(pairs), long)
-    return Batch(decoder, positions, mask_BT=mask, source_BT=source, source_mask_BT=source_mask, layout=None, **found.tensors())
+    return replace(found.batch(decoder, positions), mask_BT=mask, source_BT=source, source_mask_BT=source_mask)

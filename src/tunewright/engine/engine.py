@@ -1,44 +1,41 @@
-"""The engine: one frozen or trainable network, its trainable parameters, and the primitives that everything above is written on.
+"""The engine: one network, the tunings that stand on it, and the primitives that everything above is written on.
 
 `forward_backward` adds gradients of a sum of losses; `step` divides once by the count of the whole optimizer step, clips and
-updates. `hidden`, `language_loss`, `label_logits` and `score` are what objectives and evaluations ask for.
+updates. `hidden`, `language_loss`, `token_scores`, `label_logits` and `score` are what objectives and evaluations ask for.
+One tuning is a bank of one: `members[0]`, which `parameters`, `optimizer`, `head` and `accumulated` speak of.
 """
 
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import Parameter
+from transformers.modeling_outputs import BaseModelOutput
 
 from tunewright.core.errors import DivergedError
 from tunewright.core.seeds import derive
 from tunewright.data.forest import Tree
 from tunewright.engine import batch as layouts
-from tunewright.engine.attention import FOREST
 from tunewright.engine.batch import Batch
 from tunewright.engine.head import language_head
 from tunewright.engine.loss import Loss, weighted_cross_entropy
+from tunewright.engine.members import Accumulated, Member
+from tunewright.engine.narrow import Narrow
+from tunewright.engine.network import LayoutName, hold_in_bfloat16, pad_of, start_of, use_layout
 from tunewright.engine.optimizers import Optimizer
+from tunewright.engine.prefix.frozen import FrozenPrefix
+from tunewright.engine.scores import TokenScores, token_scores_of_logits
 from tunewright.models import Model
 from tunewright.models.heads import ClassificationHead
 
 Precision = Literal["float32", "bfloat16"]
-LayoutName = Literal["forest", "padded", "sequence_to_sequence"]
-
-
-@dataclass
-class Accumulated:
-    """What the micro-batches of one optimizer step have added up to so far."""
-
-    total: float = 0.0
-    count: float = 0.0
-    tokens: int = 0
+LossFunction = Callable[["Engine", Batch], Loss]
 
 
 class Probed(NamedTuple):
@@ -50,6 +47,7 @@ class Probed(NamedTuple):
         difference: how far packed was from alone, as a share of the largest value.
         own_head: the language head can be applied at targets only; False leaves it to the model's own forward pass.
         reason: why, in words.
+        narrows: the last block may be given only the positions that are read.
     """
 
     layout: LayoutName = "forest"
@@ -57,6 +55,7 @@ class Probed(NamedTuple):
     difference: float = 0.0
     own_head: bool = True
     reason: str = ""
+    narrows: bool = True
 
 
 class Engine:
@@ -79,14 +78,15 @@ class Engine:
         precision: Precision = "float32",
         head: ClassificationHead | None = None,
     ) -> None:
-        self.model, self.probed, self.head = model, probed, head
+        self.model, self.probed = model, probed
         self.layout: LayoutName = probed.layout
         self.position_offset = probed.position_offset
         self.precision: Precision = precision
-        self.parameters: dict[str, Parameter] = dict(parameters or {})
+        self.members: dict[int, Member] = {0: Member(dict(parameters or {}), head=head)}
+        self.narrow = Narrow(model)
+        self.prefix: FrozenPrefix | None = None
+        self._shared: tuple[Batch, dict[bool, Tensor]] | None = None
         self.language_head = language_head(model.network) if probed.own_head and model.kind == "decoder" else None
-        self.optimizer: Optimizer | None = None
-        self.accumulated = Accumulated()
         self.device = next(model.network.parameters()).device
         self.use_precision(precision)
         use_layout(model, probed.layout)
@@ -97,11 +97,69 @@ class Engine:
         if precision == "bfloat16":
             hold_in_bfloat16(self.model)
 
+    # ---- the bank ---------------------------------------------------------------------------------------------------------
+
+    def join(self, slot: int, member: Member) -> None:
+        """A tuning comes to the bank under the number that `model.lanes` gave it; the others are not disturbed.
+
+        Raises:
+            ValueError: the number is taken, or the layout cannot keep tunings apart.
+        """
+        if slot in self.members and self.members[slot].parameters:
+            raise ValueError(f"tuning {slot} stands already")
+        if self.layout == "sequence_to_sequence":
+            raise ValueError("an encoder-decoder takes one tuning at a time")
+        self.members[slot] = member
+        if self.prefix is not None and not self.prefix.still_holds(member.parameters):
+            self.prefix = None
+
+    def leave(self, slot: int) -> Member:
+        """A tuning leaves the bank with everything that is its own."""
+        member = self.members.pop(slot)
+        member.forget()
+        return member
+
+    @property
+    def first(self) -> Member:
+        """The member that a bank of one consists of."""
+        return self.members[min(self.members)]
+
+    @property
+    def parameters(self) -> dict[str, Parameter]:
+        """What a bank of one trains."""
+        return self.first.parameters
+
+    @property
+    def optimizer(self) -> Optimizer | None:
+        """The optimizer of a bank of one."""
+        return self.first.optimizer
+
+    @optimizer.setter
+    def optimizer(self, optimizer: Optimizer | None) -> None:
+        """Give a bank of one its optimizer."""
+        self.first.optimizer = optimizer
+
+    @property
+    def head(self) -> ClassificationHead | None:
+        """The head of a bank of one."""
+        return self.first.head
+
+    @property
+    def accumulated(self) -> Accumulated:
+        """What a bank of one has added up so far."""
+        return self.first.accumulated
+
+    def member_of(self, batch: Batch) -> Member:
+        """The tuning that a batch, or a part of one, belongs to."""
+        return self.first if batch.tuning is None else self.members[batch.tuning]
+
     # ---- trees to numbers -------------------------------------------------------------------------------------------------
 
     def collate(self, trees: Sequence[Tree]) -> Batch:
         """The trees as tensors in this engine's layout."""
         pad = pad_of(self.model)
+        if any(tree.tuning != trees[0].tuning for tree in trees):
+            trees = sorted(trees, key=lambda tree: tree.tuning)  # each tuning's tokens stand together: one lane
         if self.layout == "forest":
             return layouts.forest(trees).to(self.device)
         if self.layout == "padded":
@@ -118,13 +176,43 @@ class Engine:
         """The last hidden state of every position, flat: [B*T, D]."""
         if batch.source_BT is not None:
             raise ValueError("an encoder-decoder gives logits, not hidden states for a shared head")
+        return self._once(batch.whole, None)
+
+    def hidden_at(self, batch: Batch, rows_N: Tensor) -> Tensor:
+        """The last hidden states at flat positions `rows_N`, [N, D]; the last block computes little else."""
+        if batch.source_BT is not None:
+            raise ValueError("an encoder-decoder gives logits, not hidden states for a shared head")
+        if self._shared is None:
+            return self._body(batch.whole, rows_N)[rows_N]
+        # The parts of a batch ask one after the other: computed once, at the targets of all of them.
+        needed_N = batch.whole.rows_N if rows_N is batch.rows_N else None
+        return self._once(batch.whole, needed_N)[rows_N]
+
+    def _once(self, batch: Batch, needed_N: Tensor | None) -> Tensor:
+        if self._shared is None or self._shared[0] is not batch:
+            return self._body(batch, needed_N)
+        kept, narrowed = self._shared[1], needed_N is not None
+        if narrowed not in kept:
+            kept[narrowed] = self._body(batch, needed_N)
+        return kept[narrowed]
+
+    def _body(self, batch: Batch, needed_N: Tensor | None) -> Tensor:
+        """One pass of the body, [B*T, D]; where only some positions are needed, the others hold nothing of meaning."""
         network: nn.Module = self.model.body
         if batch.layout is not None:
             positions = batch.positions_BT + self.position_offset
-            output = network(input_ids=batch.tokens_BT, position_ids=positions, forest=batch.layout, **self._quiet())
+            given = {"input_ids": batch.tokens_BT, "position_ids": positions, "forest": batch.layout, **self._quiet()}
         else:
-            output = network(input_ids=batch.tokens_BT, attention_mask=batch.mask_BT, **self._quiet())
-        return output.last_hidden_state.flatten(0, 1)
+            given = {"input_ids": batch.tokens_BT, "attention_mask": batch.mask_BT, **self._quiet()}
+        rows_N = torch.unique(needed_N) if needed_N is not None and self.probed.narrows else None
+
+        def narrowed() -> BaseModelOutput:
+            with self.narrow.to(rows_N):
+                return network(**given)
+
+        with self.model.lanes.during(batch.lanes):
+            output = narrowed() if self.prefix is None else self.prefix.hidden(batch, narrowed, lambda: network(**given))
+        return output.last_hidden_state.flatten(0, 1)  # pyright: ignore[reportOptionalMemberAccess]
 
     def _quiet(self) -> dict[str, bool]:
         return {"use_cache": False} if self.model.kind != "encoder" else {}
@@ -132,19 +220,20 @@ class Engine:
     def target_logits(self, batch: Batch) -> Tensor:
         """[N, V] logits at the targets from the model's own head: encoder-decoders, and heads that ours does not reproduce."""
         network: nn.Module = self.model.network
-        if batch.source_BT is not None:
-            output = network(
-                input_ids=batch.source_BT,
-                attention_mask=batch.source_mask_BT,
-                decoder_input_ids=batch.tokens_BT,
-                decoder_attention_mask=batch.mask_BT,
-                use_cache=False,
-            )
-        elif batch.layout is not None:
-            positions = batch.positions_BT + self.position_offset
-            output = network(input_ids=batch.tokens_BT, position_ids=positions, forest=batch.layout, use_cache=False)
-        else:
-            output = network(input_ids=batch.tokens_BT, attention_mask=batch.mask_BT, use_cache=False)
+        with self.model.lanes.during(batch.lanes):
+            if batch.source_BT is not None:
+                output = network(
+                    input_ids=batch.source_BT,
+                    attention_mask=batch.source_mask_BT,
+                    decoder_input_ids=batch.tokens_BT,
+                    decoder_attention_mask=batch.mask_BT,
+                    use_cache=False,
+                )
+            elif batch.layout is not None:
+                positions = batch.positions_BT + self.position_offset
+                output = network(input_ids=batch.tokens_BT, position_ids=positions, forest=batch.layout, use_cache=False)
+            else:
+                output = network(input_ids=batch.tokens_BT, attention_mask=batch.mask_BT, use_cache=False)
         return output.logits.flatten(0, 1)[batch.rows_N]
 
     def language_loss(self, batch: Batch) -> Loss:
@@ -152,12 +241,13 @@ class Engine:
         with self.autocast():
             if batch.source_BT is not None or self.language_head is None:
                 return weighted_cross_entropy(self.target_logits(batch), batch.targets_N, batch.weights_N)
-            hidden_ND = self.hidden(batch)[batch.rows_N]
+            hidden_ND = self.hidden_at(batch, batch.rows_N)
             return self.language_head.cross_entropy(hidden_ND, batch.targets_N, batch.weights_N)
 
     def label_logits(self, batch: Batch) -> Tensor:
         """[S, C] float32 class logits of every segment, from the classification head."""
-        if self.head is None:
+        head = self.member_of(batch).head
+        if head is None:
             raise ValueError("this engine has no classification head")
         with self.autocast():
             hidden_TD = self.hidden(batch)
@@ -167,72 +257,92 @@ class Engine:
         segment_T = torch.repeat_interleave(torch.arange(len(lengths_S), device=self.device), lengths_S)
         # Flat positions of the segments' own tokens, in order: padding falls away here, whatever the layout.
         inside_T = torch.arange(len(segment_T), device=self.device) - starts_S[segment_T] + batch.spans_S2[segment_T, 0]
-        return self.head(hidden_TD[inside_T], segment_T, starts_S, ends_S - 1)
+        return head(hidden_TD[inside_T], segment_T, starts_S, ends_S - 1)
+
+    def token_scores(self, batch: Batch, *, entropy: bool = False, top1: bool = False, temperature: float = 1.0) -> TokenScores:
+        """log p of every target, [N] and differentiable; on demand the entropies and whether the target was the most probable."""
+        with self.autocast():
+            if batch.source_BT is not None or self.language_head is None:
+                logits_NV = self.target_logits(batch)
+                return token_scores_of_logits(logits_NV, batch.targets_N, entropy=entropy, top1=top1, temperature=temperature)
+            hidden_ND = self.hidden_at(batch, batch.rows_N)
+            return self.language_head.token_scores(hidden_ND, batch.targets_N, entropy=entropy, top1=top1, temperature=temperature)
 
     @torch.no_grad()
     def score(self, trees: Sequence[Tree]) -> tuple[Tensor, Batch]:
         """log p of every target, [N] float32, and the batch that says which segment owns which target."""
         batch = self.collate(trees)
-        with self.autocast():
-            if batch.source_BT is not None or self.language_head is None:
-                logits_NV = self.target_logits(batch).float()
-                picked = logits_NV.gather(1, batch.targets_N[:, None])[:, 0]
-                return picked - logits_NV.logsumexp(dim=1), batch
-            hidden_ND = self.hidden(batch)[batch.rows_N]
-            return self.language_head.log_probabilities(hidden_ND, batch.targets_N), batch
+        return self.token_scores(batch).log_probability_N, batch
 
     # ---- training ---------------------------------------------------------------------------------------------------------
 
-    def forward_backward(self, batches: Sequence[Batch], loss: Callable[[Engine, Batch], Loss], seed: int = 0) -> None:
+    def forward_backward(self, batches: Sequence[Batch], loss: LossFunction | Mapping[int, LossFunction], seed: int = 0) -> None:
         """Add the gradients of the summed loss of `batches`.
 
         Args:
             batches: micro-batches of one optimizer step; how the step is cut into them does not change the result.
-            loss: the objective: engine and batch to (total, count).
+            loss: the objective: engine and batch to (total, count). For a bank: one for each tuning that takes part.
             seed: every micro-batch draws its dropout from (seed, its number), never from history.
 
         Raises:
-            DivergedError: the loss is not finite; nothing of this step is kept.
+            DivergedError: the loss of the only tuning is not finite; nothing of this step is kept. With several tunings, `step`
+                raises it for the one concerned, and the others go on.
         """
         for number, batch in enumerate(batches):
             torch.manual_seed(derive(seed, "dropout", number))
-            total, count = loss(self, batch)
-            if not torch.isfinite(total):
-                self.forget()
-                raise DivergedError(f"the loss is {float(total.detach())}, not a finite number")
-            total.backward()
-            self.accumulated.total += float(total.detach())
-            self.accumulated.count += float(count)
-            self.accumulated.tokens += batch.tokens
+            if isinstance(loss, Mapping):
+                self._add_together(batch, loss)
+            else:
+                self._add(self.first, batch, loss(self, batch))
+                if self.first.failure is not None:
+                    failure = self.first.failure
+                    self.forget()
+                    raise failure
 
-    def step(self, learning_rate: float, clip: float | None = 1.0) -> tuple[float, float, Accumulated]:
+    def _add_together(self, batch: Batch, losses: Mapping[int, LossFunction]) -> None:
+        """One forward and one backward pass for all tunings of a batch; each loss sees its own part."""
+        self._shared = (batch, {})
+        try:
+            parts = {slot: batch.part(slot) for slot in losses if batch.has(slot)}
+            found = {slot: losses[slot](self, part) for slot, part in parts.items()}
+        finally:
+            self._shared = None
+        # A loss that is not finite stays out of the sum: the tunings share no parameter, so it is its own tuning's affair alone.
+        for slot, value in found.items():
+            self._note(self.members[slot], parts[slot], value)
+        finite = [value.total for slot, value in found.items() if self.members[slot].failure is None]
+        if finite:
+            torch.stack(finite).sum().backward()
+
+    def _add(self, member: Member, batch: Batch, loss: Loss) -> None:
+        self._note(member, batch, loss)
+        if member.failure is None:
+            loss.total.backward()
+
+    def _note(self, member: Member, batch: Batch, loss: Loss) -> None:
+        total = float(loss.total.detach())
+        if not math.isfinite(total):
+            member.failure = DivergedError(f"the loss is {total}, not a finite number")
+        member.accumulated.total += total
+        member.accumulated.count += float(loss.count)
+        member.accumulated.tokens += batch.tokens
+
+    def step(self, learning_rate: float, clip: float | None = 1.0, slot: int | None = None) -> tuple[float, float, Accumulated]:
         """Divide the gradients by the count, clip their norm, update; returns (mean loss, norm before clipping, sums).
 
+        Args:
+            slot: which tuning of a bank makes its step; the only one when not given.
+
         Raises:
-            DivergedError: the gradients are not finite; the parameters are as before.
+            DivergedError: the loss or the gradients are not finite; the parameters are as before.
         """
-        if self.optimizer is None:
-            raise ValueError("this engine was made for evaluation: it has no optimizer")
-        done, self.accumulated = self.accumulated, Accumulated()
-        gradients = [parameter.grad for parameter in self.parameters.values() if parameter.grad is not None]
-        if not gradients or done.count <= 0:
-            self.forget()
-            raise DivergedError("no trainable parameter received a gradient: there was no target in the whole step")
-        torch._foreach_div_(gradients, done.count)  # pyright: ignore[reportPrivateImportUsage]
-        norm = torch.nn.utils.get_total_norm(gradients)
-        if not torch.isfinite(norm):
-            self.forget()
-            raise DivergedError(f"the gradient norm is {float(norm)}, not a finite number")
-        if clip is not None and float(norm) > clip:
-            torch._foreach_mul_(gradients, clip / (float(norm) + 1e-6))  # pyright: ignore[reportPrivateImportUsage]
-        self.optimizer.update(learning_rate)
-        return done.total / done.count, float(norm), done
+        member = self.first if slot is None else self.members[slot]
+        return member.update(learning_rate, clip)
 
     def forget(self) -> None:
         """Drop what has been added up for a step that will not be made."""
-        self.accumulated = Accumulated()
-        for parameter in self.parameters.values():
-            parameter.grad = None
+        for member in self.members.values():
+            member.forget()
 
     @torch.no_grad()
     def put_back(self, values: Mapping[str, Tensor]) -> None:
@@ -249,7 +359,7 @@ class Engine:
     @contextlib.contextmanager
     def evaluating(self) -> Iterator[None]:
         """No dropout and no gradients inside."""
-        modules = [self.model.network, *([self.head] if self.head is not None else [])]
+        modules = [self.model.network, *(member.head for member in self.members.values() if member.head is not None)]
         before = [module.training for module in modules]
         for module in modules:
             module.eval()
@@ -259,38 +369,3 @@ class Engine:
         finally:
             for module, training in zip(modules, before, strict=True):
                 module.train(training)
-
-
-def pad_of(model: Model) -> int:
-    """The id that fills up shorter rows; it is masked out wherever it stands, so any id serves."""
-    pad = model.tokenizer.pad_token_id
-    return pad if isinstance(pad, int) else 0
-
-
-def start_of(model: Model) -> int:
-    """The id that an encoder-decoder's decoder begins with."""
-    start = model.network.config.decoder_start_token_id
-    return start if isinstance(start, int) else pad_of(model)
-
-
-def use_layout(model: Model, layout: LayoutName) -> None:
-    """Set the attention that a layout needs: forest attention, or the model's own for padded sequences."""
-    # Families without SDPA (Gemma 2 caps its scores) say so by this flag of transformers; eager serves every family.
-    own = "sdpa" if model.network._supports_sdpa else "eager"
-    wanted = FOREST if layout == "forest" else own
-    if model.network.config._attn_implementation != wanted:
-        model.network.set_attn_implementation(wanted)
-
-
-def hold_in_bfloat16(model: Model) -> None:
-    """Keep the frozen linear weights in bfloat16, so that autocast need not convert them at every product.
-
-    Embeddings, norms and the head tied to them stay float32: the residual stream is summed in float32.
-    """
-    tied = {
-        id(parameter) for module in model.network.modules() if isinstance(module, nn.Embedding) for parameter in module.parameters()
-    }
-    for module in model.network.modules():
-        frozen = not any(parameter.requires_grad for parameter in module.parameters(recurse=False))  # a trained bias stays a master
-        if isinstance(module, nn.Linear) and frozen and id(module.weight) not in tied:
-            module.to(torch.bfloat16)

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import PretrainedConfig, PreTrainedModel
 
-from tunewright.engine.loss import Loss, chunk_rows, linear_cross_entropy, weighted_cross_entropy
+from tunewright.engine.loss import Loss, Shape, chunk_rows, chunks, linear_cross_entropy
+from tunewright.engine.scores import TokenScores, joined, linear_token_scores, token_scores_of_logits
 
 
 @dataclass(frozen=True)
@@ -32,38 +33,51 @@ class LanguageHead:
 
     def logits(self, hidden_ND: Tensor) -> Tensor:
         """[N, V] logits; the caller keeps N small."""
-        logits_NV = self.linear(hidden_ND)
-        if self.scale != 1.0:
-            logits_NV = logits_NV * self.scale
-        return logits_NV if self.cap is None else self.cap * torch.tanh(logits_NV / self.cap)
+        return Shape(self.scale, self.cap).apply(self.linear(hidden_ND))
 
     def cross_entropy(self, hidden_ND: Tensor, targets_N: Tensor, weights_N: Tensor) -> Loss:
         """The weighted cross-entropy at N hidden states, in chunks."""
-        if type(self.linear) is nn.Linear and self.scale == 1.0 and self.cap is None:
-            return linear_cross_entropy(hidden_ND, self.linear.weight, self.linear.bias, targets_N, weights_N)
-        # A head that is not one plain product is recomputed chunk by chunk in the backward pass.
-        step = chunk_rows(self.linear(hidden_ND[:1]).shape[-1]) if len(hidden_ND) else 1
-        totals = [hidden_ND.sum() * 0.0]
-        for start in range(0, len(hidden_ND), step):
-            part = slice(start, start + step)
-            totals.append(checkpoint(self._chunk, hidden_ND[part], targets_N[part], weights_N[part], use_reentrant=False))
-        return Loss(torch.stack([total.float() for total in totals]).sum(), weights_N.sum())
+        plain = self._plain()
+        if plain is not None:
+            return linear_cross_entropy(hidden_ND, plain.weight, plain.bias, targets_N, weights_N, Shape(self.scale, self.cap))
+        scores = self.token_scores(hidden_ND, targets_N)
+        return Loss(-(scores.log_probability_N * weights_N).sum(), weights_N.sum())
 
-    def _chunk(self, hidden_ND: Tensor, targets_N: Tensor, weights_N: Tensor) -> Tensor:
-        return weighted_cross_entropy(self.logits(hidden_ND), targets_N, weights_N).total
+    def token_scores(
+        self, hidden_ND: Tensor, targets_N: Tensor, *, entropy: bool = False, top1: bool = False, temperature: float = 1.0
+    ) -> TokenScores:
+        """Log p(target) at N hidden states, in chunks; differentiable once.
+
+        Args:
+            hidden_ND: hidden states that predict the targets.
+            targets_N: token ids.
+            entropy, top1: whether to find them too; an entropy costs two more passes over the logits.
+            temperature: what the logits are divided by.
+        """
+        plain = self._plain()
+        if plain is not None:
+            shape = Shape(self.scale, self.cap, temperature)
+            return linear_token_scores(hidden_ND, plain.weight, plain.bias, targets_N, shape, (entropy, top1))
+
+        def scored(part_ND: Tensor, part_N: Tensor) -> TokenScores:
+            return token_scores_of_logits(self.logits(part_ND), part_N, entropy=entropy, top1=top1, temperature=temperature)
+
+        step = chunk_rows(self.linear(hidden_ND[:1]).shape[-1])
+        if len(hidden_ND) <= step:
+            return scored(hidden_ND, targets_N)
+        # A head that is not one plain product: whatever it is, autograd makes it again chunk by chunk in the backward pass.
+        parts = [checkpoint(scored, hidden_ND[part], targets_N[part], use_reentrant=False) for part in chunks(len(hidden_ND), step)]
+        return joined(parts)
 
     @torch.no_grad()
     def log_probabilities(self, hidden_ND: Tensor, targets_N: Tensor) -> Tensor:
-        """log p(target) in float32, one for each of N, in chunks."""
-        if not len(hidden_ND):
-            return hidden_ND.new_zeros(0, dtype=torch.float32)
-        step = chunk_rows(self.logits(hidden_ND[:1]).shape[-1])
-        parts = []
-        for start in range(0, len(hidden_ND), step):
-            logits_NV = self.logits(hidden_ND[start : start + step]).float()
-            picked = logits_NV.gather(1, targets_N[start : start + step, None])[:, 0]
-            parts.append(picked - logits_NV.logsumexp(dim=1))
-        return torch.cat(parts)
+        """Log p(target) in float32, one for each of N, in chunks; no gradients."""
+        return self.token_scores(hidden_ND, targets_N).log_probability_N
+
+    def _plain(self) -> nn.Linear | None:
+        """The linear layer, where calling it would be one product with its weight and nothing else."""
+        changed = "forward" in vars(self.linear) or self.linear._forward_hooks or self.linear._forward_pre_hooks
+        return self.linear if type(self.linear) is nn.Linear and not changed else None
 
 
 def language_head(network: PreTrainedModel) -> LanguageHead | None:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 
 import torch
 
+from tunewright.engine.measured import ROWS, fastest
+
 WORTH_IT = 1.5  # times faster in a plain product before the loss of digits is considered
+WORTH_A_STEP = 1.2  # times faster in a whole step
 NARROW = 512  # hidden width below which a base is small and fast enough to keep every digit
 
 
-def measured_speedup(width: int, rows: int = 512) -> float:
+def measured_speedup(width: int, rows: int = ROWS) -> float:
     """How many times faster a bfloat16 product [rows, width] x [width, 4 width] is than a float32 one, on this CPU, now.
 
     4 to 5 times slower where bfloat16 is emulated, 3 to 5 times faster where the CPU has the units.
@@ -19,26 +21,23 @@ def measured_speedup(width: int, rows: int = 512) -> float:
     seconds = {}
     for dtype in (torch.float32, torch.bfloat16):
         left, right = torch.ones(rows, width, dtype=dtype), torch.ones(width, 4 * width, dtype=dtype)
-        seconds[dtype] = _fastest(lambda left=left, right=right: left @ right)
+        seconds[dtype] = fastest(lambda left=left, right=right: left @ right)
     return seconds[torch.float32] / seconds[torch.bfloat16]
 
 
-def _fastest(work: Callable[[], object], repeats: int = 4) -> float:
-    times = []
-    for _ in range(repeats):
-        began = time.perf_counter()
-        work()
-        times.append(time.perf_counter() - began)
-    return min(times[1:])
-
-
-def choose(width: int, device: torch.device, trial: Callable[[str], float] | None = None) -> tuple[str, str]:
+def choose(
+    width: int,
+    device: torch.device,
+    step_speedup: Callable[[], float] | None = None,
+    product_speedup: Callable[[int], float] | None = None,
+) -> tuple[str, str]:
     """("float32" or "bfloat16", the reason in words).
 
     Args:
         width: the base's hidden width.
-        trial: seconds of a real training step in a precision; asked only where plain products already speak for bfloat16, since
-            conversions can eat the gain on narrow models.
+        step_speedup: how many times faster a real training step is in bfloat16; asked only where plain products already speak for
+            it, since conversions can eat the gain on narrow models.
+        product_speedup: the same for a product of a width; measured when not given.
     """
     if device.type == "cuda":
         return (
@@ -48,12 +47,12 @@ def choose(width: int, device: torch.device, trial: Callable[[str], float] | Non
         )
     if width < NARROW:
         return "float32", f"a base of width {width} is small enough to keep every digit"
-    speedup = measured_speedup(width)
-    if speedup < WORTH_IT:
-        return "float32", f"bfloat16 products are {speedup:.1f}x the speed of float32 ones on this CPU"
-    if trial is None:
+    product = (product_speedup or measured_speedup)(width)
+    if product < WORTH_IT:
+        return "float32", f"bfloat16 products are {product:.1f}x the speed of float32 ones on this CPU"
+    if step_speedup is None:
         return "float32", "no step was measured, so nothing speaks for fewer digits"
-    full, half = trial("float32"), trial("bfloat16")
-    if full / half < 1.2:
-        return "float32", f"products are {speedup:.1f}x faster in bfloat16 on this CPU, a whole step only {full / half:.2f}x"
-    return "bfloat16", f"a whole step is {full / half:.2f}x faster in bfloat16 on this CPU"
+    step = step_speedup()
+    if step < WORTH_A_STEP:
+        return "float32", f"products are {product:.1f}x faster in bfloat16 on this CPU, a whole step only {step:.2f}x"
+    return "bfloat16", f"a whole step is {step:.2f}x faster in bfloat16 on this CPU"

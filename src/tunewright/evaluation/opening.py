@@ -13,6 +13,7 @@ from tunewright.core.errors import BaseModelError
 from tunewright.core.storage import read_json
 from tunewright.data.rendering import Renderer, Rendering
 from tunewright.engine.engine import Engine
+from tunewright.engine.fused import fuse
 from tunewright.engine.probe import Probed, probe
 from tunewright.engine.settings import Sampling
 from tunewright.evaluation.tuned import Tuned
@@ -72,7 +73,7 @@ def open_model(name: str, *, force: bool = False) -> Opened:
     objective: Objective = objectives.make(settings["objective"]) if settings.get("objective") else SFT()
     tuning: Tuning | None = None
     if found.adapter is None:
-        model = load(name)
+        model = _loaded(name)
         place = folder_of(found)
     else:
         place = found.adapter
@@ -89,6 +90,13 @@ def open_model(name: str, *, force: bool = False) -> Opened:
     return Opened(name, model, engine, renderer, objective, probed, labels, tuning, settings, _shape(name, settings))
 
 
+def _loaded(name: str) -> Model:
+    """The base as it is, with its norms and rotations in fewer passes over memory; its names and weights stay."""
+    model = load(name)
+    fuse(model.network)
+    return model
+
+
 def load_base(name: str) -> Model:
     """What is tuned: a base as it is, or, where a run or an adapter is named, its tuned model with the adapter merged in memory.
 
@@ -96,7 +104,7 @@ def load_base(name: str) -> Model:
         BaseModelError: it cannot be found, is damaged, or is an adapter that cannot be merged.
     """
     if resolve(name).adapter is None:
-        return load(name)
+        return _loaded(name)
     opened = open_model(name)
     if opened.tuning is None:
         raise BaseModelError("is not an adapter that can be merged into its base", where=name, hint="Name its base instead.")

@@ -12,6 +12,7 @@ from tunewright.data.rendering import Refusal, Renderer, RowRefused
 from tunewright.data.rows import LabelRow, Row
 from tunewright.engine.engine import Engine
 from tunewright.engine.sampling import sample
+from tunewright.engine.scoring import Scored, score_trees
 from tunewright.engine.settings import Sampling
 from tunewright.evaluation.task import Answer, Approach
 from tunewright.objectives import Objective
@@ -58,18 +59,11 @@ class Tuned(Approach):
         """log p(label | text) = sum of its tokens' log p, made comparable by a softmax over the labels."""
         options = [self._options(row) for row in rows]
         trees = [tree for tree in options if tree is not None]
-        found: list[torch.Tensor] = [torch.empty(0)] * len(trees)
-        for chosen in batches_for(trees, BUDGET):
-            scores_N, batch = self.engine.score([trees[index] for index in chosen])
-            sums_S = torch.zeros(len(batch.labels_S), device=scores_N.device).index_add_(0, batch.owners_N, scores_N)
-            begin = 0
-            for index in chosen:
-                # an encoder-decoder batch lists the children only, a forest the root before them
-                size = len(self.labels) + (0 if batch.source_BT is not None else 1)
-                found[index] = sums_S[begin : begin + size][-len(self.labels) :].log_softmax(dim=0).cpu()
-                begin += size
-        waiting = iter(found)
-        return [Answer("") if tree is None else self._chosen(next(waiting), row) for tree, row in zip(options, rows, strict=True)]
+        scored = iter(score_trees(self.engine, trees, token_budget=BUDGET))
+        return [
+            Answer("") if tree is None else self._chosen(_shares(next(scored)), row)
+            for tree, row in zip(options, rows, strict=True)
+        ]
 
     def _options(self, row: Row) -> Tree | None:
         try:
@@ -90,7 +84,8 @@ class Tuned(Approach):
         ends = frozenset(self.renderer.stops)
         samples = sample(self.engine, list(prompts.values()), self.sampling, ends=ends) if prompts else []
         texts = dict.fromkeys(asked, "")  # what stays empty is refused: a row that is too long, where none may be cut
-        texts |= {index: self.renderer.decode(answer.tokens) for index, answer in zip(prompts, samples, strict=True)}
+        for index, answer in zip(prompts, samples, strict=True):
+            texts[index] = self.renderer.decode(answer.tokens) if answer.text is None else answer.text.strip()
         return [Answer(texts.get(index), loss, tokens) for index, (loss, tokens) in enumerate(losses)]
 
     def _prompt(self, row: Row) -> tuple[int, ...] | None:
@@ -110,3 +105,8 @@ class Tuned(Approach):
                 sums[row] -= score
                 counts[row] += 1
         return [(total / count if count else None, count) for total, count in zip(sums, counts, strict=True)]
+
+
+def _shares(scored: Sequence[Scored]) -> torch.Tensor:
+    """The log-probabilities of some options, as if there were no others."""
+    return torch.tensor([one.log_probability for one in scored], dtype=torch.float32).log_softmax(dim=0)

@@ -7,7 +7,7 @@ at run time, so that a wrong setting is refused before anything heavy loads.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -57,6 +57,17 @@ class Tuning(ABC):
     def count(self) -> int:
         """How many numbers are trainable."""
         return sum(parameter.numel() for parameter in self.parameters().values())
+
+    def moved(self, parameters: Mapping[str, Parameter]) -> None:
+        """Take note that other tensors now stand where the trained ones stood: each process holds a part of every one.
+
+        Args:
+            parameters: the new ones, by the names of `parameters()`; others may be among them.
+
+        Raises:
+            ValueError: this tuning's parameters are never divided.
+        """
+        raise ValueError(f"{type(self).__name__} is not divided over processes")
 
     def state(self) -> Iterator[tuple[str, Tensor]]:
         """What a checkpoint keeps: the trainable values, by name."""

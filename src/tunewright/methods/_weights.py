@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,16 +37,26 @@ class WeightsTuning(Tuning):
     def parameters(self) -> dict[str, Parameter]:
         return dict(self.chosen)
 
+    def moved(self, parameters: Mapping[str, Parameter]) -> None:
+        self.chosen = {name: parameters[name] for name in self.chosen}
+        self.originals = {name: parameter.detach().clone() for name, parameter in self.chosen.items()}
+
     @contextlib.contextmanager
     def disabled(self) -> Iterator[None]:
-        tuned = {name: parameter.data for name, parameter in self.chosen.items()}
-        for name, parameter in self.chosen.items():
-            parameter.data = self.originals[name]
+        self._exchange()
         try:
             yield
         finally:
-            for name, parameter in self.chosen.items():
-                parameter.data = tuned[name]
+            self._exchange()
+
+    def _exchange(self) -> None:
+        """The base's values and the tuned ones change places. Values and not tensors: a weight may be divided over processes, and
+        then others hold on to its memory."""
+        for name, parameter in self.chosen.items():
+            value, other = parameter.detach(), self.originals[name]
+            tuned = value.clone()
+            value.copy_(other)
+            other.copy_(tuned)
 
     def merge(self) -> None:
         """Nothing to do: the change already is in the weights. The base's values are forgotten."""

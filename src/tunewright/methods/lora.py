@@ -18,7 +18,7 @@ from tunewright.models.safety import read_header, read_strict
 if TYPE_CHECKING:
     from torch.nn import Module, Parameter
 
-    from tunewright.engine.lora_linear import LoRALinear
+    from tunewright.engine.linear import LoRAAdapter
     from tunewright.models import Model
 
 _PREFIX = "base_model.model."  # in front of every name in PEFT's files
@@ -72,17 +72,20 @@ class LoRA(Method):
         return alpha / (self.width**0.5 if self.rank_stabilized else self.width)
 
     def attach(self, model: Model, seed: int) -> LoRATuning:
-        """Put a `LoRALinear` at every target and freeze the base."""
-        from tunewright.engine.lora_linear import LoRALinear, replace_module
+        """Put an adapter on every target, beside those of tunings that stand there already, and freeze the base."""
+        from tunewright.engine.linear import LoRAAdapter, load_on
+        from tunewright.models.attached import freeze_base
         from tunewright.models.sites import find
 
         hosts = _linear_only(find(model.network, self.targets))
-        model.network.requires_grad_(False)
-        layers = {}
-        for path, host in hosts.items():
-            layers[path] = LoRALinear(host, self.width, self.scale, self.dropout, derive(seed, "lora", path))
-            replace_module(model.network, path, layers[path])
-        return LoRATuning(model, self, layers)
+        freeze_base(model.network)
+        layers = {
+            path: LoRAAdapter(host, self.width, self.scale, self.dropout, derive(seed, "lora", path))
+            for path, host in hosts.items()
+        }
+        slot = model.lanes.open()
+        load_on(model.network, model.lanes, slot, layers)
+        return LoRATuning(model, self, slot, layers)
 
 
 def _linear_only(hosts: dict[str, Module]) -> dict[str, Module]:
@@ -101,10 +104,15 @@ def _linear_only(hosts: dict[str, Module]) -> dict[str, Module]:
 
 
 class LoRATuning(Tuning):
-    """The attached layers of one LoRA."""
+    """The adapters of one LoRA.
 
-    def __init__(self, model: Model, method: LoRA, layers: dict[str, LoRALinear]) -> None:
-        self.model, self.method, self.layers = model, method, layers
+    Args:
+        slot: its number among the tunings on the model (`tunewright.models.lanes`).
+        layers: its adapters, by the path of the layer that each stands beside.
+    """
+
+    def __init__(self, model: Model, method: LoRA, slot: int, layers: dict[str, LoRAAdapter]) -> None:
+        self.model, self.method, self.slot, self.layers = model, method, slot, layers
 
     def parameters(self) -> dict[str, Parameter]:
         return {
@@ -115,6 +123,7 @@ class LoRATuning(Tuning):
 
     @contextlib.contextmanager
     def disabled(self) -> Iterator[None]:
+        """Within the context this tuning changes nothing; others on the same base do as before."""
         before = {path: layer.enabled for path, layer in self.layers.items()}
         for layer in self.layers.values():
             layer.enabled = False
@@ -124,23 +133,44 @@ class LoRATuning(Tuning):
             for path, layer in self.layers.items():
                 layer.enabled = before[path]
 
+    def detach(self) -> None:
+        """Leave the base, whose layers are plain ones again when the last tuning has left; a second call does nothing."""
+        from tunewright.engine.linear import take_off
+
+        if self.layers:
+            take_off(self.model.network, self.slot, tuple(self.layers))
+            self.model.lanes.close(self.slot)
+        self.layers = {}
+
     def merge(self) -> None:
+        """Put the change into the base's own weights for good, and leave.
+
+        Raises:
+            ConfigurationError: the base is not held in numbers that a change can be added to.
+        """
         import torch
 
-        from tunewright.engine.lora_linear import replace_module
-
         network = self.model.network
-        embedding = network.get_input_embeddings().weight
+        hosts = {path: network.get_submodule(path) for path in self.layers}
+        for path, host in hosts.items():
+            if "weight" not in host._parameters:
+                raise ConfigurationError(
+                    f"'{path}' does not hold its weight as numbers that a change can be added to",
+                    where="merge",
+                    hint="Load the base without `base_precision`, attach the adapter there, and merge.",
+                )
+        embedding = network.get_input_embeddings()._parameters["weight"]
         with torch.no_grad():
-            for path, layer in self.layers.items():
-                if layer.weight is embedding:
+            for path, host in hosts.items():
+                weight = host.get_parameter("weight")
+                if weight is embedding:
                     # A head that shares the embeddings' weight is given its own: the change is the head's alone.
-                    layer.host.weight = torch.nn.Parameter(layer.weight.clone(), requires_grad=False)
+                    weight = torch.nn.Parameter(weight.clone(), requires_grad=False)
+                    host.register_parameter("weight", weight)
                     # In encoder-decoders the setting ties the two embeddings too; there, weights that differ are kept apart.
                     network.config.tie_word_embeddings = network.config.is_encoder_decoder
-                layer.weight.add_(layer.change())
-                replace_module(network, path, layer.host)
-        self.layers = {}
+                weight.add_(self.layers[path].change())
+        self.detach()
 
     def save(self, folder: Path) -> None:
         """PEFT's format: `adapter_config.json` and `adapter_model.safetensors`."""
@@ -171,7 +201,7 @@ class LoRATuning(Tuning):
         stored = {name.removeprefix(_PREFIX): value for name, value in load_file(folder / "adapter_model.safetensors").items()}
         own = self.parameters()
         copies = {name.replace(".base_layer.", "."): stored.pop(name) for name in list(stored) if "lora_" not in name}
-        held = {name.replace(".host.", "."): value for name, value in self.model.network.named_parameters(remove_duplicate=False)}
+        held = dict(self.model.network.named_parameters(remove_duplicate=False))
         for name, copy in copies.items():
             if name not in held or not torch.equal(copy, held[name]):
                 raise BaseModelError(f"the adapter brings a '{name}' of its own, which is not supported", where=str(folder))

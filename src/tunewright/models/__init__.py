@@ -6,11 +6,12 @@ folder's headers say) answers before anything heavy does; networks are read by `
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tunewright.models.facts import Kind, context_of, width_of
+from tunewright.models.lanes import Lanes
 
 if TYPE_CHECKING:
     from torch import nn
@@ -32,6 +33,7 @@ class Model:
         folder: where the files lie; None for a network that was made in memory.
         fingerprint: a hash of weights, essential configuration, tokenizer and chat template.
         notes: what a report should say about how it was loaded.
+        lanes: which tokens of the batch at hand belong to which of the tunings that stand on it.
     """
 
     network: PreTrainedModel
@@ -42,6 +44,7 @@ class Model:
     folder: Path | None
     fingerprint: str
     notes: tuple[str, ...] = ()
+    lanes: Lanes = field(default_factory=Lanes)
 
     @property
     def body(self) -> PreTrainedModel:

@@ -2,7 +2,8 @@
 
 A rule by the words in a module's path, not a table of families: within a block, a linear layer below something called attention is
 one of query, key, value and output, any other linear layer belongs to the MLP. A fused layer (`qkv_proj`, `gate_up_proj`)
-stands under every name that it fuses. Works on unmodified networks; a layer that a method has wrapped is no longer a linear one.
+stands under every name that it fuses. What methods have put on a network (`tunewright.models.attached`) is no place of it, and a
+layer that carries something is still the linear layer that it was.
 """
 
 from __future__ import annotations
@@ -42,11 +43,19 @@ _IN_MLP: tuple[tuple[str, tuple[str, ...]], ...] = (
 )
 
 
+def _own_modules(network: PreTrainedModel) -> dict[str, nn.Module]:
+    """Every module by path, without what methods have put on the network."""
+    from tunewright.models.attached import Attached
+
+    attached = tuple(path + "." for path, module in network.named_modules() if isinstance(module, Attached))
+    return {path: module for path, module in network.named_modules() if not f"{path}.".startswith(attached)}
+
+
 def blocks_of(network: PreTrainedModel) -> dict[str, nn.Module]:
     """Path and module of every transformer block, in the order they run; an encoder-decoder's encoder stands first."""
     from torch import nn
 
-    lists = {path: module for path, module in network.named_modules() if isinstance(module, nn.ModuleList)}
+    lists = {path: module for path, module in _own_modules(network).items() if isinstance(module, nn.ModuleList)}
     outer = {path: module for path, module in lists.items() if not any(path.startswith(other + ".") for other in lists)}
     if not outer:
         raise ConfigurationError(f"a {network.config.model_type} network has no list of blocks")
@@ -66,11 +75,11 @@ def linear_layers(network: PreTrainedModel) -> dict[str, nn.Module]:
     from torch import nn
     from transformers.pytorch_utils import Conv1D
 
+    inside = tuple(f"{place}." for place in blocks_of(network))
     return {
-        f"{place}.{path}": module
-        for place, block in blocks_of(network).items()
-        for path, module in block.named_modules()
-        if isinstance(module, (nn.Linear, Conv1D))
+        path: module
+        for path, module in _own_modules(network).items()
+        if path.startswith(inside) and isinstance(module, (nn.Linear, Conv1D))
     }
 
 
@@ -102,18 +111,19 @@ def canonical(network: PreTrainedModel) -> dict[str, list[str]]:
         found["linear"].append(path)
         for name in names:
             found[name].append(path)
-    for place, block in blocks_of(network).items():
-        inner = [(f"{place}.{path}", path.rsplit(".", 1)[-1]) for path, _ in block.named_modules() if path]
+    modules = _own_modules(network)
+    for place in blocks_of(network):
+        inner = [(path, path.rsplit(".", 1)[-1]) for path in modules if path.startswith(f"{place}.")]
         _outermost(found["attention"], [path for path, word in inner if _ATTENTION.search(word) and not _NORM.search(word)])
         _outermost(found["mlp"], [path for path, word in inner if _MLP.match(word)])
     # Families that leave the MLP unnamed (BERT, OPT, BART): its last layer gives the same output.
     found["mlp"] = found["mlp"] or found["mlp.down"]
-    paths = {id(module): path for path, module in network.named_modules()}
+    paths = {id(module): path for path, module in modules.items()}
     for name, module in (("embedding", network.get_input_embeddings()), ("head", network.get_output_embeddings())):
         found[name] = [paths[id(module)]] if module is not None else []
     found["norm"] = [
         path
-        for path, module in network.named_modules()
+        for path, module in modules.items()
         if "norm" in type(module).__name__.lower() and next(module.parameters(), None) is not None
     ]
     return {name: places for name, places in found.items() if places}
@@ -137,7 +147,7 @@ def find(network: PreTrainedModel, names: Iterable[str]) -> dict[str, nn.Module]
     Raises:
         ConfigurationError: a name means no place in this network; each one is checked, also among others that do.
     """
-    known, modules = canonical(network), dict(network.named_modules())
+    known, modules = canonical(network), _own_modules(network)
     wanted: set[str] = set()
     for name in names:
         places = known.get(name) or _matching(name, modules)

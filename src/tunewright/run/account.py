@@ -85,10 +85,11 @@ def telling_first(found: Sequence[Measure], references: Sequence[str]) -> list[M
 
 
 def _subject(shop: Workshop) -> Subject:
-    model, precision = shop.model, shop.engine.precision
+    model, precision = shop.model, str(shop.engine.precision)
     settings = ", ".join(f"{key} {value}" for key, value in shop.run.method.model_dump(mode="json", exclude_defaults=True).items())
     task: Literal["classification", "generation"] = "classification" if isinstance(shop.objective, Classification) else "generation"
     size = f"{count_text(shop.estimate.parameters)} parameters"
+    precision += ", frozen layers in int8" if shop.run.training.base_precision == "int8" else ""
     return Subject(
         base=shop.run.base,
         base_description=f"{model.family} {model.kind.replace('_', '-')}, {size}, {precision}",
@@ -218,6 +219,7 @@ def _cost(shop: Workshop) -> Cost:
         stages=shop.seconds,
         tokens=tokens,
         tokens_per_second=tokens / seconds if seconds else None,
+        predicted_tokens_per_second=shop.estimate.tokens_per_second,
         peak_memory=peak_memory(),
         estimated_memory=shop.estimate.peak,
         trainable_parameters=shop.estimate.trainable,

@@ -31,6 +31,8 @@ SPLITS = ("train", "validation", "test")
 def begin(shop: Workshop) -> None:
     """Make the folder a run: rows first, so that a folder that is a run can always be resumed."""
     folder = shop.folder
+    if not shop.placement.leads:
+        return
     folder.data.mkdir(exist_ok=True)
     for split in SPLITS:
         write_rows(folder.data / f"{split}.jsonl", getattr(shop.dataset, split))
@@ -56,7 +58,8 @@ def _manifest(shop: Workshop) -> dict[str, Any]:
 
 def update(shop: Workshop) -> None:
     """Write the manifest anew, with what is known by now."""
-    write_json(shop.folder.path / "manifest.json", _manifest(shop))
+    if shop.placement.leads:
+        write_json(shop.folder.path / "manifest.json", _manifest(shop))
 
 
 def kept_dataset(folder: RunFolder) -> Dataset:
@@ -115,7 +118,7 @@ def log(shop: Workshop, step: Step) -> None:
 def checkpoint(shop: Workshop, step: Step, best: Best) -> None:
     """A checkpoint of this step. A disk that is full does not end the run: the last good one stays, and the user is told."""
     try:
-        checkpoints.save(shop.folder.checkpoints, step, shop.engine, best)
+        checkpoints.save(shop.folder.checkpoints, step, shop.engine, best, shop.placement)
     except StorageError as error:
         shop.warn(f"The checkpoint of step {step.number} could not be written: {error}")
 
@@ -131,13 +134,17 @@ def save_tuning(shop: Workshop) -> None:
         stamp = {"base": shop.run.base, "fingerprint": shop.model.fingerprint}
         (place / "base.json").write_text(json.dumps(stamp, indent=1) + "\n", encoding="utf-8")
 
-    if not target.exists():
-        write_folder(target, fill)
+    heads = [shop.engine.head] if shop.engine.head is not None else []
+    with shop.placement.written(shop.model.network, *heads):
+        if shop.placement.leads and not target.exists():
+            write_folder(target, fill)
 
 
 def finish(shop: Workshop, report: Report, before: Sequence[Answer], after: Sequence[Answer]) -> None:
     """Predictions and the report in its three forms; `report.json` last, since it marks the run as finished."""
     folder = shop.folder
+    if not shop.placement.leads:
+        return
     predictions.write(folder.predictions / "test.jsonl", shop.dataset.test, before, after)
     update(shop)
     write_text(folder.path / "report.html", render_html(report))

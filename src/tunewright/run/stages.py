@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tunewright.core.errors import Interrupted
+from tunewright.engine.placement import Placement
 from tunewright.evaluation.measuring import LOSS, direction, quick
 from tunewright.evaluation.task import Answer
 from tunewright.objectives.classification import Classification
@@ -16,7 +18,7 @@ from tunewright.run.account import account
 from tunewright.run.workshop import Workshop
 from tunewright.training import checkpoints
 from tunewright.training.around import Best, checkpointed, stop_early, validated, watched
-from tunewright.training.loop import fit
+from tunewright.training.loop import fit, require_finite
 
 if TYPE_CHECKING:
     from tunewright.evaluation.report.schema import Report
@@ -41,27 +43,33 @@ def validate(shop: Workshop) -> dict[str, float]:
 
 def tune(shop: Workshop, stop_asked: Callable[[], bool]) -> Best:
     """The loop with everything around it, from the last checkpoint if there is one; ends with the best parameters in place."""
-    training, folder = shop.run.training, shop.folder
+    training, folder, placement = shop.run.training, shop.folder, shop.placement
     best = Best(training.monitor, direction(training.monitor))
     with shop.stage("Tune"), _resumable(folder.path):
-        found = checkpoints.restore(folder.checkpoints, shop.engine, best)
+        found = checkpoints.restore(folder.checkpoints, shop.engine, best, placement)
         folder.forget_after(found.step)
         for refused in found.refused:
             shop.warn(f"Passed over a damaged checkpoint: {refused}")
         if not found.finished:
-            steps = fit(shop.engine, shop.objective.loss, shop.plan, shop.pace, start=found.step)
+            steps = fit(shop.engine, shop.objective.loss, shop.plan, shop.pace, found.step, placement)
             steps = validated(steps, training.validate_every or shop.plan.per_epoch, lambda: validate(shop))
             steps = stop_early(steps, best, shop.engine, training.patience)
             # Logged before the checkpoint: a line too many is dropped on resume, a missing one could not be made up.
             steps = watched(steps, lambda step: records.log(shop, step))
-            for _ in checkpointed(steps, training.save_every, lambda step: records.checkpoint(shop, step, best), stop_asked):
+            save, asked = partial(records.checkpoint, shop, best=best), partial(_asked, placement, stop_asked)
+            for _ in checkpointed(steps, training.save_every, save, asked):
                 pass
         if best.parameters:
             shop.engine.put_back(best.parameters)
         warn_if_useless(shop, best)
-        shop.engine.check_finite()
+        require_finite(shop.engine, placement)
         records.save_tuning(shop)
     return best
+
+
+def _asked(placement: Placement, stop_asked: Callable[[], bool]) -> bool:
+    """Whichever process is asked to stop, all of them stop after the same step."""
+    return placement.any(stop_asked())
 
 
 def warn_if_useless(shop: Workshop, best: Best) -> None:
@@ -95,8 +103,12 @@ def test_once(shop: Workshop) -> tuple[Sequence[Answer], Sequence[Answer]]:
 
 
 def report(shop: Workshop, best: Best, before: Sequence[Answer], after: Sequence[Answer]) -> Report:
-    """Count, compare, and write the report in all its forms."""
+    """Count, compare, and write the report in all its forms; of several processes the first one does, and tells the others."""
+    from tunewright.evaluation.report.schema import Report
+
     with shop.stage("Report"):
-        found = account(shop, best, before, after)
-    records.finish(shop, found, before, after)
-    return found
+        found = account(shop, best, before, after) if shop.placement.leads else None
+    if found is not None:
+        records.finish(shop, found, before, after)
+    told = shop.placement.tell(found.model_dump_json() if found is not None else None)
+    return Report.model_validate_json(told) if found is None else found

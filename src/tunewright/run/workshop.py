@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -15,19 +14,19 @@ import torch
 from tunewright.core.errors import ConfigurationError
 from tunewright.core.narrator import Narrator
 from tunewright.core.runs import RunFolder
-from tunewright.core.seeds import derive, shuffled
-from tunewright.core.surroundings import cores
+from tunewright.core.seeds import shuffled
 from tunewright.core.units import count_text
 from tunewright.data.forest import Tree
 from tunewright.data.reading import Dataset
 from tunewright.data.rendering import Refusal, Renderer
 from tunewright.data.rendering.audit import TargetCounts
 from tunewright.data.rows import LabelRow, Row
-from tunewright.engine.device import choose_device
 from tunewright.engine.engine import Engine
 from tunewright.engine.optimizers import Optimizer
-from tunewright.engine.precision import choose
+from tunewright.engine.placement import Placement
+from tunewright.engine.placement.group import own_device, own_threads
 from tunewright.engine.probe import Probed, probe
+from tunewright.evaluation.dealt import Dealt
 from tunewright.evaluation.opening import load_base
 from tunewright.evaluation.task import Always, Approach
 from tunewright.evaluation.tuned import Tuned
@@ -36,9 +35,12 @@ from tunewright.models import Model
 from tunewright.models.facts import facts
 from tunewright.objectives import Objective
 from tunewright.objectives.classification import Classification
+from tunewright.run.keeping import keep_frozen
+from tunewright.run.placing import idle, place
 from tunewright.run.targets import decided, objective_for, plant
-from tunewright.training.estimate import Estimate, estimate, refuse_base, refuse_if_too_large
-from tunewright.training.loop import Pace, Plan
+from tunewright.training.choosing import Chooser, threads_for
+from tunewright.training.estimate import Estimate, refuse_base, refuse_if_too_large
+from tunewright.training.loop import ALONE, Pace, Plan
 from tunewright.training.settings import Training
 from tunewright.training.settle import Settled, settle, total_steps
 
@@ -71,6 +73,7 @@ class Workshop:
     Args:
         run: resolved, without gaps; `reasons` says why each gap was filled as it was (by key path).
         labels: the labels in the order of the head or of the label words; empty for text.
+        placement: the processes that work on it, and what each of them holds.
     """
 
     run: Run
@@ -89,6 +92,7 @@ class Workshop:
     targets: TargetCounts
     estimate: Estimate
     reasons: dict[str, str]
+    placement: Placement = ALONE
     metrics: tuple[str, ...] = ()
     warnings: list[str] = field(default_factory=list)
     base_validation: dict[str, float] = field(default_factory=dict)
@@ -112,10 +116,11 @@ class Workshop:
         self.narrator.warn(text)
         self.warnings.append(text)
 
-    def approach(self, name: str) -> Tuned:
+    def approach(self, name: str) -> Approach:
         """The model as it stands, as something that answers rows."""
         sampling = self.run.evaluation.sampling
-        return Tuned(self.engine, self.renderer, self.objective, labels=self.labels, sampling=sampling, name=name)
+        tuned = Tuned(self.engine, self.renderer, self.objective, labels=self.labels, sampling=sampling, name=name)
+        return Dealt(tuned, self.placement, drawn=sampling.temperature > 0)
 
     @property
     def has_new_head(self) -> bool:
@@ -136,20 +141,22 @@ class Workshop:
         return [rows[index] for index in chosen]
 
 
-def set_up(run: Run, dataset: Dataset, folder: RunFolder | None, narrator: Narrator) -> Workshop:
+def set_up(run: Run, dataset: Dataset, folder: RunFolder | None, narrator: Narrator, group: Placement = ALONE) -> Workshop:
     """Load the base, choose what was left open, render and audit the rows, attach the method, probe, estimate.
 
     Args:
         folder: where the run is kept; None to look without leaving anything (`estimate`).
+        group: the processes that carry out the run together; what is measured on a machine, the first one decides for all.
 
     Raises:
         RequestError: something about the request cannot work; nothing was written.
     """
-    torch.set_num_threads(run.threads or cores())
+    torch.set_num_threads(own_threads(run.threads))
     clock = Clock(narrator)
     with clock.stage("Load the base"):
         model = _load(run, narrator)
         objective = decided(objective_for(run, dataset), model.kind, dataset)
+        reasons = threads_for(run.threads, model.width, model.network.device, group)
         settled = settle(run.training, run.method, rows=len(dataset.train), parameters=_size(model))
         rendering = run.rendering.settled(dataset.train)
     with clock.stage("Show what is trained on"):
@@ -159,16 +166,18 @@ def set_up(run: Run, dataset: Dataset, folder: RunFolder | None, narrator: Narra
         narrator.say(planted.sentence)
     with clock.stage("Estimate"):
         labels = objective.labels if isinstance(objective, Classification) else ()
-        tuning, engine, probed = _equip(model, objective, settled, run.seed)
+        tuning, engine, probed = _equip(model, objective, settled, run.seed, group)
         total = total_steps(settled.training, len(trees))
         plan = Plan(trees, settled.training.batch_size or 16, settled.training.token_budget, run.seed, total)
-        training, reasons = _precise(settled, engine, objective, plan)
+        decided_on, guess = Chooser(engine, objective.loss, group).decide(settled.training, plan, settled.reasons | reasons)
+        training, plan, reasons = decided_on.training, decided_on.plan, decided_on.reasons
+        placement, guess, why = place(run.placement, group, engine, tuning, guess)
+        reasons |= {"placement": why} if why else {}
         engine.optimizer = Optimizer(training.optimizer, engine.parameters)
-        training, guess = _affordable(training, engine, objective, plan, reasons)
-        narrator.say(guess.sentence())
-        for key, reason in reasons.items():
-            narrator.say(f"{key} = {reason}")
+        _announce(narrator, guess, reasons)
         refuse_if_too_large(guess, plan.token_budget)
+        # Last, since everything that is decided above belongs to the key of what is kept; looking alone keeps nothing.
+        engine.prefix = keep_frozen(engine, run.cache, plan, narrator) if folder is not None else None
     chosen = {"method": settled.method, "objective": objective, "rendering": rendering, "training": training}
     chosen |= {"threads": torch.get_num_threads(), "evaluation": _evaluation(run, trees), "device": str(engine.device)}
     return Workshop(
@@ -188,9 +197,21 @@ def set_up(run: Run, dataset: Dataset, folder: RunFolder | None, narrator: Narra
         targets=planted.counts,
         estimate=guess,
         reasons=reasons,
+        placement=placement,
         metrics=run.evaluation.metrics or objective.metrics,
-        warnings=[*_dropped(dataset), *model.notes, *([f"Layout: {probed.reason}."] if probed.layout == "padded" else [])],
+        warnings=[*_dropped(dataset), *idle(plan, group), *model.notes, *_padded(probed)],
     )
+
+
+def _announce(narrator: Narrator, guess: Estimate, reasons: dict[str, str]) -> None:
+    """What the run will need, and what was decided for which reason."""
+    for line in (guess.sentence(), guess.speed(), *(f"{key} = {reason}" for key, reason in reasons.items())):
+        narrator.say(line)
+
+
+def _padded(probed: Probed) -> list[str]:
+    """A sentence for the report when the base could not take packed rows."""
+    return [f"Layout: {probed.reason}."] if probed.layout == "padded" else []
 
 
 def _dropped(dataset: Dataset) -> list[str]:
@@ -204,7 +225,7 @@ def _dropped(dataset: Dataset) -> list[str]:
 
 def _load(run: Run, narrator: Narrator) -> Model:
     """The base, on the device; refused before it is read when its weights alone do not fit."""
-    device = choose_device(run.device)
+    device = own_device(run.device)
     refuse_base(run.base, facts(run.base).parameters, torch.device("cpu"))
     model = load_base(run.base)
     model.network.to(device)  # type: ignore[arg-type]
@@ -212,7 +233,7 @@ def _load(run: Run, narrator: Narrator) -> Model:
     return model
 
 
-def _equip(model: Model, objective: Objective, settled: Settled, seed: int) -> tuple[Tuning, Engine, Probed]:
+def _equip(model: Model, objective: Objective, settled: Settled, seed: int, group: Placement) -> tuple[Tuning, Engine, Probed]:
     """Attach the method and the head, find the layout, and build the engine on them."""
     labels = objective.labels if isinstance(objective, Classification) else ()
     head = objective.make_head(model, labels, seed)
@@ -224,42 +245,8 @@ def _equip(model: Model, objective: Objective, settled: Settled, seed: int) -> t
     if not parameters:
         hint = "This method needs an objective that brings a new head."
         raise ConfigurationError("nothing would be trained", where="method", hint=hint)
-    probed = probe(model)
-    if settled.training.checkpointing:
-        recompute_activations(model)
+    probed = Probed(*group.tell(list(probe(model))))
     return tuning, Engine(model, parameters, probed, head=head), probed
-
-
-def recompute_activations(model: Model) -> None:
-    """Keep only what enters each block for the backward pass, and compute the rest again there: more time, less memory."""
-    with warnings.catch_warnings():  # transformers 5.23 gave it another name; this one is known to all of 5
-        warnings.simplefilter("ignore", FutureWarning)
-        model.network.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-
-
-def _precise(settled: Settled, engine: Engine, objective: Objective, plan: Plan) -> tuple[Training, dict[str, str]]:
-    """The training settings with the precision decided by measurement, and all reasons."""
-    reasons, precision = dict(settled.reasons), settled.training.precision
-    if precision == "auto":
-        precision, reasons["training.precision"] = _precision(engine, objective, plan)
-    if precision == "bfloat16":
-        engine.use_precision("bfloat16")
-    return settled.training.model_copy(update={"precision": precision}), reasons
-
-
-def _affordable(
-    training: Training, engine: Engine, objective: Objective, plan: Plan, reasons: dict[str, str]
-) -> tuple[Training, Estimate]:
-    """The estimate, and the settings with activations recomputed where nothing else makes the run fit and nobody forbade it."""
-    guess = _estimate(engine, objective, plan)
-    if training.checkpointing is not None:
-        return training, guess
-    needed = guess.peak > guess.available
-    if needed:
-        reasons["training.checkpointing"] = "true: without it the run would not fit into memory"
-        recompute_activations(engine.model)
-        guess = _estimate(engine, objective, plan)
-    return training.model_copy(update={"checkpointing": needed}), guess
 
 
 def _pace(training: Training, total: int) -> Pace:
@@ -278,36 +265,3 @@ def _evaluation(run: Run, trees: Sequence[Tree]) -> Evaluation:
 
 def _size(model: Model) -> int:
     return sum(parameter.numel() for parameter in model.network.parameters())
-
-
-def _largest(plan: Plan) -> list[Tree]:
-    """The forward pass of the first epoch that computes the most."""
-    passes = [batch for number in range(min(plan.per_epoch, plan.total)) for batch in plan.micro_batches(number)]
-    return max(passes, key=lambda batch: sum(tree.size for tree in batch))
-
-
-def _precision(engine: Engine, objective: Objective, plan: Plan) -> tuple[str, str]:
-    batch = engine.collate(plan.micro_batches(0)[0])
-
-    def trial(precision: str) -> float:
-        engine.precision = "bfloat16" if precision == "bfloat16" else "float32"
-        times = []
-        for _ in range(3):
-            began = time.perf_counter()
-            objective.loss(engine, batch).total.backward()
-            times.append(time.perf_counter() - began)
-        engine.precision = "float32"
-        for parameter in engine.parameters.values():
-            parameter.grad = None
-        return min(times[1:])
-
-    return choose(engine.model.width, engine.device, trial)
-
-
-def _estimate(engine: Engine, objective: Objective, plan: Plan) -> Estimate:
-    engine.model.network.train()
-    torch.manual_seed(derive(plan.seed, "estimate"))
-    largest = _largest(plan)
-    small = largest[: max(1, len(largest) // 8)]
-    tokens = int(sum(tree.size for tree in plan.trees) * plan.total / plan.per_epoch)
-    return estimate(engine, objective.loss, engine.collate(small), engine.collate(largest), steps=plan.total, tokens=tokens)

@@ -17,8 +17,9 @@ from torch import Tensor
 from tunewright.core.errors import CheckpointError, StorageError
 from tunewright.core.storage import read_json, verify_folder, write_folder
 from tunewright.engine.engine import Engine
+from tunewright.engine.placement import Placement
 from tunewright.training.around import Best
-from tunewright.training.loop import Step
+from tunewright.training.loop import ALONE, Step
 
 KEPT = 2  # the newest ones; the best parameters travel inside each
 STATE = "state.json"  # a file of its own, so that its hash is checked like every other's
@@ -32,21 +33,29 @@ class Restored(NamedTuple):
     refused: list[str]
 
 
-def save(folder: Path, step: Step, engine: Engine, best: Best) -> Path:
+def save(folder: Path, step: Step, engine: Engine, best: Best, placement: Placement = ALONE) -> Path:
     """Write `folder/step-N`, then drop all but the newest ones.
+
+    Tensors are written whole, whatever the placement, so that another number of processes can go on from them. Of several
+    processes all must call this, and the first one writes.
 
     Raises:
         StorageError: disk full or not writable; earlier checkpoints are untouched.
     """
     target = folder / _name(step.number)
+    parameters = placement.whole(engine.parameters)
+    optimizer = placement.whole(engine.optimizer.state() if engine.optimizer else {})
+    kept = placement.whole(best.parameters)
+    if not placement.leads:
+        return target
     if target.exists():
         shutil.rmtree(target)
 
     def fill(place: Path) -> None:
-        _write(place / "parameters.safetensors", {name: parameter.detach() for name, parameter in engine.parameters.items()})
-        _write(place / "optimizer.safetensors", engine.optimizer.state() if engine.optimizer else {})
-        if best.parameters:
-            _write(place / "best.safetensors", best.parameters)
+        _write(place / "parameters.safetensors", parameters)
+        _write(place / "optimizer.safetensors", optimizer)
+        if kept:
+            _write(place / "best.safetensors", kept)
         facts = {"step": step.number, "finished": step.last, "best": best.facts()}
         (place / STATE).write_text(json.dumps(facts, indent=1, allow_nan=False) + "\n", encoding="utf-8")
 
@@ -56,13 +65,42 @@ def save(folder: Path, step: Step, engine: Engine, best: Best) -> Path:
     return target
 
 
-def restore(folder: Path, engine: Engine, best: Best) -> Restored:
+class _Stored(NamedTuple):
+    """What a checkpoint holds, as it was read."""
+
+    facts: dict[str, Any]
+    parameters: dict[str, Tensor]
+    optimizer: dict[str, Tensor]
+    best: dict[str, Tensor]
+
+
+def restore(folder: Path, engine: Engine, best: Best, placement: Placement = ALONE) -> Restored:
     """Load the newest readable checkpoint into `engine` and `best`; damaged ones are set aside as `bad-step-N`.
+
+    Of several processes all must call this; the first one reads and gives the others theirs.
 
     Raises:
         CheckpointError: there are checkpoints and none is readable; each is named with its reason.
     """
     refused: list[str] = []
+    found = _newest(folder, engine, refused) if placement.leads else None
+    facts, refused = placement.tell([found.facts if found else None, refused])
+    if facts is None and refused:
+        raise CheckpointError("no checkpoint can be read: " + "; ".join(refused), where=str(folder), hint="Start the run again.")
+    if facts is None:
+        return Restored(0, False, refused)
+    stored = found or _Stored(facts, {}, {}, {})
+    engine.put_back(placement.given(stored.parameters, engine.parameters))
+    optimizer = placement.given(stored.optimizer, engine.parameters)
+    if engine.optimizer is not None:
+        engine.optimizer.restore(optimizer)
+    best.parameters = placement.given(stored.best, engine.parameters)
+    _read_best(best, facts["best"])
+    return Restored(int(facts["step"]), bool(facts["finished"]), refused)
+
+
+def _newest(folder: Path, engine: Engine, refused: list[str]) -> _Stored | None:
+    """The newest checkpoint that can be read; those that cannot are set aside, with their reasons added to `refused`."""
     for half in folder.glob(".tmp-step-*"):  # of a process that was killed while it wrote
         shutil.rmtree(half, ignore_errors=True)
     for place in _newest_first(folder):
@@ -81,19 +119,8 @@ def restore(folder: Path, engine: Engine, best: Best) -> Restored:
             shutil.rmtree(aside := place.with_name(f"bad-{place.name}"), ignore_errors=True)
             place.rename(aside)
             continue
-        _put_back(engine, best, parameters, optimizer)
-        best.parameters = best_parameters
-        _read_best(best, facts["best"])
-        return Restored(int(facts["step"]), bool(facts["finished"]), refused)
-    if refused:
-        raise CheckpointError("no checkpoint can be read: " + "; ".join(refused), where=str(folder), hint="Start the run again.")
-    return Restored(0, False, refused)
-
-
-def _put_back(engine: Engine, best: Best, parameters: dict[str, Tensor], optimizer: dict[str, Tensor]) -> None:
-    engine.put_back(parameters)
-    if engine.optimizer is not None:
-        engine.optimizer.restore(optimizer)
+        return _Stored(facts, parameters, optimizer, best_parameters)
+    return None
 
 
 def _read_best(best: Best, facts: dict[str, Any]) -> None:

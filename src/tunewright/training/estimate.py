@@ -10,7 +10,7 @@ import resource
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,7 +20,9 @@ from tunewright.core.units import bytes_text, count_text, seconds_text, share_te
 from tunewright.engine.batch import Batch
 from tunewright.engine.device import available, held
 from tunewright.engine.engine import Engine
+from tunewright.engine.int8 import quantised_numbers
 from tunewright.engine.loss import Loss, chunk_rows
+from tunewright.engine.recompute import Recomputing
 
 WORKING_SHARE = 0.25  # of activations: buffers that live only inside one operation
 LIBRARIES = 130_000_000  # bytes of what scoring and reporting import, and of what the allocator does not give back
@@ -54,6 +56,15 @@ class Estimate:
         """The estimate as the report keeps it."""
         return asdict(self)
 
+    @property
+    def tokens_per_second(self) -> float:
+        """Tokens trained on in a second, predicted from the measured pass."""
+        return self.tokens / max(self.seconds, 1e-9)
+
+    def speed(self) -> str:
+        """The prediction of speed as one line."""
+        return f"about {count_text(self.tokens_per_second)} tokens a second, predicted from a measured pass"
+
     def sentence(self) -> str:
         """The estimate as one line."""
         share = share_text(self.trainable, self.parameters)
@@ -71,22 +82,35 @@ def peak_memory() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
+class Work(NamedTuple):
+    """What a run does in all: optimizer steps, and the tokens trained on in them."""
+
+    steps: int
+    tokens: int
+
+
 def estimate(
-    engine: Engine, loss: Callable[[Engine, Batch], Loss], small: Batch, largest: Batch, *, steps: int, tokens: int
+    engine: Engine,
+    loss: Callable[[Engine, Batch], Loss],
+    small: Batch,
+    largest: Batch,
+    work: Work,
+    recomputing: Recomputing | None = None,
 ) -> Estimate:
-    """Predict the cost of `steps` optimizer steps by taking two forward and backward passes whose gradients are thrown away.
+    """Predict the cost of a run by taking two forward and backward passes whose gradients are thrown away.
 
     Args:
         engine: with its trainable parameters, before training.
         small: a few rows; what autograd keeps for them is scaled up to `largest`, before that is dared.
         largest: the largest forward pass of the run; taken for real if the prediction says that it fits.
-        tokens: tokens of the whole run.
+        work: of the whole run.
+        recomputing: what recomputes activations, where they are; one block's are then held at a time, during the backward pass.
     """
     before, room = held(engine.device), available(engine.device)
     trainable = sum(parameter.numel() for parameter in engine.parameters.values())
     # gradient, two moments, the best copy so far, each four bytes
     training = trainable * 4 * 4
-    _, kept = _pass(engine, loss, small)
+    kept = _kept(engine, loss, small, recomputing)
     activations = int(kept * largest.tokens / max(1, small.tokens) * (1 + WORKING_SHARE)) + _logits(engine, largest)
     peak = before + training + activations
     pace = small
@@ -97,7 +121,7 @@ def estimate(
         peak = max(peak_memory(), held(engine.device)) + training
     else:
         seconds, _ = _pass(engine, loss, small)
-    network = sum(parameter.numel() for parameter in engine.model.network.parameters())
+    network = sum(parameter.numel() for parameter in engine.model.network.parameters()) + quantised_numbers(engine.model.network)
     head = 0 if engine.head is None else sum(parameter.numel() for parameter in engine.head.parameters())
     return Estimate(
         parameters=network + head,
@@ -107,10 +131,20 @@ def estimate(
         activations=activations,
         peak=peak + LIBRARIES,
         available=room,
-        tokens=tokens,
-        steps=steps,
-        seconds=seconds / max(1, pace.tokens) * tokens * OVERHEAD,
+        tokens=work.tokens,
+        steps=work.steps,
+        seconds=seconds / max(1, pace.tokens) * work.tokens * OVERHEAD,
     )
+
+
+def _kept(engine: Engine, loss: Callable[[Engine, Batch], Loss], batch: Batch, recomputing: Recomputing | None) -> int:
+    """Bytes of activations that are held at once."""
+    _, kept = _pass(engine, loss, batch)
+    if recomputing is None:
+        return kept
+    with recomputing.paused():
+        _, whole = _pass(engine, loss, batch)
+    return kept + max(0, whole - kept) // len(engine.model.blocks)
 
 
 def _pass(engine: Engine, loss: Callable[[Engine, Batch], Loss], batch: Batch) -> tuple[float, int]:

@@ -12,11 +12,15 @@ from typing import Any, Literal
 from tunewright.core.errors import DivergedError
 from tunewright.core.seeds import derive
 from tunewright.data.forest import Tree
+from tunewright.data.packing import cost, deal
 from tunewright.data.packing import steps as plan_steps
 from tunewright.engine.batch import Batch
 from tunewright.engine.engine import Engine
 from tunewright.engine.loss import Loss
+from tunewright.engine.placement import Placement
 from tunewright.training.schedule import factor
+
+ALONE = Placement()
 
 
 @dataclass
@@ -89,7 +93,14 @@ class Pace:
     clip: float | None = 1.0
 
 
-def fit(engine: Engine, loss: Callable[[Engine, Batch], Loss], plan: Plan, pace: Pace, start: int = 0) -> Iterator[Step]:
+def fit(
+    engine: Engine,
+    loss: Callable[[Engine, Batch], Loss],
+    plan: Plan,
+    pace: Pace,
+    start: int = 0,
+    placement: Placement = ALONE,
+) -> Iterator[Step]:
     """Train from optimizer step `start` to the end of the plan, yielding after each update.
 
     Args:
@@ -98,20 +109,22 @@ def fit(engine: Engine, loss: Callable[[Engine, Batch], Loss], plan: Plan, pace:
         plan: which rows meet in which step.
         pace: the learning rate's course.
         start: optimizer steps already done (a resumed run); nothing is replayed.
+        placement: the processes among which the micro-batches of each step are dealt; all of them yield the same steps.
 
     Raises:
         DivergedError: the loss or the gradients are not finite; the parameters are those of the step before.
+        ProcessLostError: another process of the run has ended.
     """
     engine.model.network.train()
     if engine.head is not None:
         engine.head.train()
     for number in range(start, plan.total):
         began = time.perf_counter()
-        batches = [engine.collate(trees) for trees in plan.micro_batches(number)]
         rate = pace.learning_rate * factor(number, plan.total, pace.schedule, pace.warmup_steps)
         try:
-            engine.forward_backward(batches, loss, derive(plan.seed, "step", number))
-            mean, norm, done = engine.step(rate, pace.clip)
+            with placement.guarded():
+                _add_up(engine, loss, plan, number, placement)
+                mean, norm, done = engine.step(rate, pace.clip)
         except DivergedError as error:
             raise DivergedError(
                 error.problem,
@@ -129,3 +142,59 @@ def fit(engine: Engine, loss: Callable[[Engine, Batch], Loss], plan: Plan, pace:
             seconds=time.perf_counter() - began,
             last=number + 1 == plan.total,
         )
+
+
+def _add_up(engine: Engine, loss: Callable[[Engine, Batch], Loss], plan: Plan, number: int, placement: Placement) -> None:
+    """Sum loss, count, tokens and gradients of step `number` (0-based) over its micro-batches and over the processes.
+
+    Dropout depends on the step and on the micro-batch's place in it, never on who computes it.
+
+    Raises:
+        DivergedError: a loss is not finite, on every process alike.
+    """
+    micro = plan.micro_batches(number)
+    hands = deal([sum(cost(tree).price() for tree in trees) for trees in micro], placement.process.world)
+    own = hands[placement.process.rank]
+    computed = placement.within(loss)
+    failed = False
+    for place in own:
+        try:
+            engine.forward_backward([engine.collate(micro[place])], computed, derive(plan.seed, "step", number, place))
+        except DivergedError:
+            if placement.process.world == 1:
+                raise
+            failed = True
+            break
+    for _ in range(max(map(len, hands)) - len(own) if placement.in_step else 0):
+        # Weights are gathered in every pass, so whoever has fewer micro-batches takes part with one that counts for nothing.
+        idle = engine.collate(min(micro, key=lambda trees: sum(tree.size for tree in trees)))
+        engine.forward_backward([idle], _nothing(computed), 0)
+        engine.accumulated.tokens -= idle.tokens
+    done = engine.accumulated
+    total, count, tokens = placement.sum_numbers([math.nan if failed else done.total, done.count, done.tokens])
+    if not math.isfinite(total):
+        engine.forget()
+        raise DivergedError(f"the loss is {total}, not a finite number")
+    placement.sum_gradients(engine.parameters)
+    done.total, done.count, done.tokens = total, count, int(tokens)
+
+
+def _nothing(loss: Callable[[Engine, Batch], Loss]) -> Callable[[Engine, Batch], Loss]:
+    """`loss` times zero: the same work, no gradient."""
+
+    def zero(engine: Engine, batch: Batch) -> Loss:
+        total, count = loss(engine, batch)
+        return Loss(total * 0.0, count * 0.0)
+
+    return zero
+
+
+def require_finite(engine: Engine, placement: Placement = ALONE) -> None:
+    """Raise `DivergedError` on every process when a trained tensor holds a number that is not finite on any of them."""
+    failure = None
+    try:
+        engine.check_finite()
+    except DivergedError as error:  # of divided tensors each process sees its own part
+        failure = error
+    if placement.any(failure is not None):
+        raise failure or DivergedError("a trained tensor holds numbers that are not finite")

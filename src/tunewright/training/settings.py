@@ -12,22 +12,31 @@ from tunewright.engine.settings import AdamW
 from tunewright.metrics import room as metrics
 
 
-class Training(Strict):
-    """The settings of the loop. What is left out is chosen from the method, the base and the data, and printed with its reason."""
+class Course(Strict):
+    """What is learned in which steps: these settings change the result."""
 
     learning_rate: float | None = Field(default=None, gt=0, le=10, description="peak learning rate")
     epochs: float | None = Field(default=None, gt=0, le=1000, description="passes over the training rows")
     max_steps: int | None = Field(default=None, ge=1, description="stop after this many optimizer steps, whatever `epochs` says")
     batch_size: int | None = Field(default=None, ge=1, description="rows in one optimizer step")
-    token_budget: int = Field(
-        default=2048, ge=16, description="tokens in one forward pass; a step is cut to fit, its result stays the same"
-    )
     schedule: Literal["linear", "cosine", "constant"] = Field(
         default="linear", description="how the learning rate falls after warm-up"
     )
     warmup: float = Field(default=0.05, ge=0, lt=1, description="share of the steps over which the learning rate rises")
     clip: float | None = Field(default=1.0, gt=0, description="largest gradient norm")
     optimizer: AdamW = Field(default=AdamW(), description="moments and weight decay")
+
+
+class Training(Course):
+    """The settings of the loop. What is left out is chosen from the method, the base and the data, and printed with its reason.
+
+    Those on the machine (token budget, precision, base precision, checkpointing, compilation) change speed and memory, and the
+    result by rounding only.
+    """
+
+    token_budget: int = Field(
+        default=2048, ge=16, description="tokens in one forward pass; a step is cut to fit, its result stays the same"
+    )
     validate_every: int | None = Field(default=None, ge=1, description="steps between validations; once an epoch when not given")
     monitor: str = Field(
         default="loss", description="what early stopping and the best checkpoint look at: loss, or a metric's name"
@@ -38,6 +47,13 @@ class Training(Strict):
     checkpointing: bool | None = Field(
         default=None,
         description="recompute activations to save memory; when not given, only where memory asks for it",
+    )
+    base_precision: Literal["auto", "int8"] = Field(
+        default="auto",
+        description="int8 holds frozen layers in bytes (CPUs with VNNI) if gradients still agree; auto leaves them as they are",
+    )
+    compile: Literal["auto", "on", "off"] = Field(
+        default="auto", description="compile each block with torch.compile; auto does so in long runs on a GPU"
     )
 
     @field_validator("monitor")

@@ -230,6 +230,7 @@ class Cost(Strict):
     stages: dict[str, float] = Field(default_factory=dict)
     tokens: int = 0
     tokens_per_second: float | None = None
+    predicted_tokens_per_second: float | None = None
     peak_memory: int | None = None
     estimated_memory: int | None = None
     trainable_parameters: int = 0

@@ -1,0 +1,115 @@
+"""Several tunings trained side by side on one base: one forward and one backward pass a round, one optimizer step for each.
+
+A search, folds, seeds, federated clients and tenants of a service are this and not seven mechanisms. What a tuning becomes does not
+depend on who stands beside it: its gradients are those of training alone, to the order of summation. (Dropout is the exception:
+its masks are drawn for the shared row, so with dropout a tuning's draws depend on its neighbours.)
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import chain
+
+from tunewright.core.errors import DivergedError
+from tunewright.core.seeds import derive
+from tunewright.data.forest import Tree
+from tunewright.data.packing import batches_for
+from tunewright.engine.batch import Batch
+from tunewright.engine.engine import Engine
+from tunewright.engine.loss import Loss
+from tunewright.engine.members import Member
+from tunewright.training.loop import Pace, Plan, Step
+from tunewright.training.schedule import factor
+
+
+@dataclass
+class Trainee:
+    """What one tuning of a bank is trained on, towards what, and how fast.
+
+    Args:
+        loss: the objective's loss of one batch.
+        plan: which rows meet in which step; `pace`: the course of its learning rate, and its clip.
+        done: optimizer steps made so far.
+    """
+
+    loss: Callable[[Engine, Batch], Loss]
+    plan: Plan
+    pace: Pace
+    done: int = 0
+
+    @property
+    def finished(self) -> bool:
+        """Whether its plan is carried out."""
+        return self.done >= self.plan.total
+
+
+class Bank:
+    """The tunings that are being trained, and the rounds they make together.
+
+    Args:
+        engine: the base's engine.
+        token_budget: tokens of one forward pass, all tunings together.
+    """
+
+    def __init__(self, engine: Engine, token_budget: int = 2048) -> None:
+        self.engine, self.token_budget = engine, token_budget
+        self.trainees: dict[int, Trainee] = {}
+        self.failed: dict[int, DivergedError] = {}
+
+    def join(self, slot: int, member: Member, trainee: Trainee) -> None:
+        """A tuning comes in; from the next round on it takes part.
+
+        Args:
+            slot: the number it was attached under (`tuning.slot`).
+        """
+        if slot not in self.engine.members or self.engine.members[slot] is not member:
+            self.engine.join(slot, member)
+        self.failed.pop(slot, None)
+        self.trainees[slot] = trainee
+
+    def leave(self, slot: int) -> Member:
+        """A tuning goes out with what is its own, finished or not; the others are not disturbed."""
+        self.trainees.pop(slot, None)
+        return self.engine.leave(slot)
+
+    def rounds(self) -> Iterator[dict[int, Step]]:
+        """The step of every tuning that is not finished, round by round, until all are.
+
+        Tunings may join and leave between rounds. One whose loss or gradients are not finite stops there: its parameters are those
+        of the step before, the reason stands in `failed`, and the others go on.
+        """
+        while active := {slot: one for slot, one in self.trainees.items() if not one.finished and slot not in self.failed}:
+            yield self._round(active)
+
+    def _round(self, active: dict[int, Trainee]) -> dict[int, Step]:
+        began = time.perf_counter()
+        trees: list[Tree] = []
+        for slot, one in active.items():
+            trees += [tree.owned_by(slot) for tree in chain.from_iterable(one.plan.micro_batches(one.done))]
+        batches = [self.engine.collate([trees[index] for index in chosen]) for chosen in batches_for(trees, self.token_budget)]
+        seed = derive(min(one.plan.seed for one in active.values()), "round", sum(one.done for one in active.values()))
+        self.engine.model.network.train()
+        self.engine.forward_backward(batches, {slot: one.loss for slot, one in active.items()}, seed)
+        made = {}
+        for slot, one in active.items():
+            rate = one.pace.learning_rate * factor(one.done, one.plan.total, one.pace.schedule, one.pace.warmup_steps)
+            try:
+                mean, norm, sums = self.engine.step(rate, one.pace.clip, slot)
+            except DivergedError as error:
+                self.failed[slot] = DivergedError(error.problem, where=f"step {one.done + 1} of {one.plan.total} of tuning {slot}")
+                continue
+            one.done += 1
+            made[slot] = Step(
+                number=one.done,
+                epoch=one.done / one.plan.per_epoch,
+                loss=mean,
+                learning_rate=rate,
+                gradient_norm=norm,
+                trained=sums.count,
+                tokens=sums.tokens,
+                seconds=time.perf_counter() - began,
+                last=one.finished,
+            )
+        return made
