@@ -12,18 +12,28 @@ from torch.nn import Parameter
 
 from tunewright.core.seeds import derive, shuffled
 from tunewright.data.forest import Segment, Tree
+from tunewright.data.packing import cost
 from tunewright.engine.batch import Batch
 from tunewright.engine.engine import Engine
 from tunewright.engine.fused import fuse
 from tunewright.engine.loss import Loss
+from tunewright.engine.measured import fastest
 from tunewright.engine.optimizers import Optimizer
 from tunewright.engine.probe import probe
+from tunewright.engine.products import multiply
 from tunewright.engine.settings import AdamW
 from tunewright.methods import Method, Tuning
 from tunewright.models.loading import load_folder
 from tunewright.training.loop import Pace, Plan, fit
 
 RATE = 1e-3
+
+
+def peak(precision: str) -> float:
+    """Operations a second of the fastest product of this machine that we know how to call, [1024, 576] x [576, 1536]."""
+    dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
+    left, right = torch.randn(1024, 576).to(dtype), torch.randn(1536, 576).to(dtype)
+    return 2.0 * 1024 * 576 * 1536 / fastest(lambda: multiply(left, right.t()), 0.3)
 
 
 def example(row: tuple[list[int], int], index: int) -> Tree:
@@ -75,6 +85,27 @@ class Ours:
         self.engine.optimizer = Optimizer(AdamW(), self.engine.parameters)
         self.loss = loss
         self._steps = fit(self.engine, loss, self.plan, Pace(RATE, "constant", 0, 1.0))
+
+    def useful(self, trained: bool) -> float:
+        """Operations of an average step that no way of computing it can do without: products with weights, the head at targets,
+        attention of each token to what it sees, forward and backward.
+
+        Args:
+            trained: whether the base's weights get gradients (three products a layer and not two).
+        """
+        facts = self.model.network.config
+        blocks = sum(
+            one.numel() for block in self.model.blocks for name, one in block.named_parameters() if name.endswith("proj.weight")
+        )
+        head = facts.vocab_size * facts.hidden_size
+        width = facts.num_attention_heads * facts.head_dim * facts.num_hidden_layers
+        products, trees = (6.0 if trained else 4.0), self.plan.trees
+        seen = sum(cost(tree).area - sum(len(one.tokens) ** 2 for one in tree.segments) / 2 for tree in trees)
+        total = (
+            products * (blocks * sum(tree.size for tree in trees) + head * sum(tree.trained for tree in trees))
+            + 12.0 * width * seen
+        )
+        return total * self.plan.batch_size / len(trees)
 
     def order(self, count: int) -> list[int]:
         """The rows that the first `count` steps take, in order; peers are given them in this one."""

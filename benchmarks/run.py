@@ -7,9 +7,12 @@ the same gradients (parity); a line whose parity fails is void. `all` writes one
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import json
+import resource
 import sys
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -43,9 +46,17 @@ def measured(name: str, asked: Asked) -> dict[str, Any]:
 
     torch.set_num_threads(asked.threads)
     module, function, peer = TABLE[name]
-    found = getattr(importlib.import_module(f"benchmarks.table.{module}"), function)(asked)
+    with contextlib.redirect_stdout(sys.stderr):  # trainers print their own lines; ours is the only one on standard output
+        found = getattr(importlib.import_module(f"benchmarks.table.{module}"), function)(asked)
+        if name in ("B1", "B4"):
+            found["peak_memory"] = importlib.import_module("benchmarks.table.memory").peaks(name, asked)
+    found.setdefault("peak_memory", {"all contenders in one process": {"peak_mb": round(_resident(), 1)}})
     peers = {one: versions_of(one) for one in ("trl", "peft", "accelerate", "lm_eval") if versions_of(one)}
     return {"id": name, "peer": peer, **found, "settings": asked._asdict(), "machine": machine(), "versions": versions() | peers}
+
+
+def _resident() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def versions_of(package: str) -> str | None:
@@ -72,7 +83,14 @@ def main() -> int:
     asked = Asked("TINY", 3, given.threads) if given.quick else Asked(given.shape, given.repeats, given.threads)
     lines = {}
     for name in TABLE if given.id == "all" else [given.id]:
-        lines[name] = measured(name, asked)
+        try:
+            lines[name] = measured(name, asked)
+        except Exception as error:  # one line that cannot be measured is void, and the others are measured all the same
+            if given.id != "all":
+                raise
+            traceback.print_exc()
+            reason = f"{type(error).__name__}: {error}"
+            lines[name] = {"id": name, "peer": TABLE[name][2], "ratio_tuned": 0.0, "parity": {"passed": False, "reason": reason}}
         if not given.json:
             print(summary(lines[name]), flush=True)
         if given.id == "all" and not given.quick:

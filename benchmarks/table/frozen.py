@@ -19,6 +19,7 @@ from benchmarks.side_by_side import interleave, parity, table
 from tunewright.methods.lora import LoRA
 from tunewright.methods.selective import Selective
 
+LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 BATCH, EPOCHS, ROWS, HELD_OUT = 8, 3, 32, 16
 TUNED = {**peers.TUNED, "padding_free": True}
 PEERS = {
@@ -40,7 +41,7 @@ def b7(asked: Asked) -> dict[str, Any]:
         train, held_out = rows[:ROWS], rows[ROWS:]
         data, held = _tokens(train), _tokens(held_out)
         lora = LoraConfig(
-            r=8, lora_alpha=16, target_modules="all-linear", layers_to_transform=upper, lora_dropout=0.0, task_type="CAUSAL_LM"
+            r=8, lora_alpha=16, target_modules=LINEAR, layers_to_transform=upper, lora_dropout=0.0, task_type="CAUSAL_LM"
         )
         methods = {
             "LoRA": LoRA(

@@ -47,6 +47,13 @@ def b11(asked: Asked) -> dict[str, Any]:
     }
 
 
+def peaks(work: str, asked: Asked, names: tuple[str, ...] = ("ours", "TRL tuned", "TRL default")) -> dict[str, dict[str, float]]:
+    """Peak memory of each contender, in a process of its own."""
+    with tempfile.TemporaryDirectory() as place:
+        folder = base(asked.shape, Path(place) / "base")
+        return {name: _alone(work, name, folder, asked) for name in names}
+
+
 def _alone(work: str, name: str, folder: Path, asked: Asked) -> dict[str, float]:
     code = "import sys; sys.path.insert(0, sys.argv[1]); from benchmarks.table.memory import inside; inside(*sys.argv[2:])"
     root = Path(__file__).resolve().parents[2]
@@ -64,15 +71,14 @@ def inside(work: str, name: str, folder: str, shape: str, threads: str) -> None:
     import torch
 
     torch.set_num_threads(int(threads))
-    build = _ours if name == "ours" else _trl
-    step = build(work, Path(folder), shape, name)
+    step = _ours(work, Path(folder), shape) if name == "ours" else _trl(work, Path(folder), shape, name, int(threads))
     before = _peak()
     for _ in range(STEPS):
         step()
     print(json.dumps({"peak_mb": round(_peak(), 1), "grown_mb": round(_peak() - before, 1)}))
 
 
-def _ours(work: str, folder: Path, shape: str, _: str) -> Any:
+def _ours(work: str, folder: Path, shape: str) -> Any:
     from benchmarks.ours import Ours, branches, example
     from tunewright.methods.lora import LoRA
 
@@ -89,7 +95,7 @@ def _ours(work: str, folder: Path, shape: str, _: str) -> Any:
     return found[0].step
 
 
-def _trl(work: str, folder: Path, shape: str, name: str) -> Any:
+def _trl(work: str, folder: Path, shape: str, name: str, threads: int) -> Any:
     from datasets import Dataset
     from transformers import AutoTokenizer
 
@@ -99,7 +105,7 @@ def _trl(work: str, folder: Path, shape: str, name: str) -> Any:
     tuned = name == "TRL tuned"
     if work == "B1":
         settings = {**peers.TUNED, "padding_free": True} if tuned else {}
-        return Stepper(peers.sft(folder, instruct(shape, 8 * STEPS), settings), 2).step
+        return Stepper(peers.sft(folder, instruct(shape, 8 * STEPS), settings), threads).step
     from trl import DPOConfig, DPOTrainer
 
     settings = {**peers.TUNED, "precompute_ref_log_probs": True} if tuned else {}
@@ -111,4 +117,4 @@ def _trl(work: str, folder: Path, shape: str, name: str) -> Any:
         processing_class=AutoTokenizer.from_pretrained(folder),
         peft_config=peers.LORA,
     )
-    return Stepper(trainer, 2).step
+    return Stepper(trainer, threads).step

@@ -9,7 +9,7 @@ from typing import Any
 from benchmarks import peers
 from benchmarks.asked import Asked
 from benchmarks.material import base, classify, instruct
-from benchmarks.ours import Ours, example
+from benchmarks.ours import Ours, example, peak
 from benchmarks.side_by_side import Stepper, interleave, parity, table
 
 BATCH = 8
@@ -46,6 +46,12 @@ def measure(asked: Asked, rows_of: Any, method: Any, lora: Any) -> dict[str, Any
         timings = interleave(work, asked.repeats)
         for stepper in steppers.values():
             stepper.close()
+    used = {
+        name: round(
+            one.useful(lora is None) / timings[name].median()["wall"] / peak("bfloat16" if "bf16" in name else "float32"), 3
+        )
+        for name, one in ours.items()
+    }
     chosen = min(ours, key=lambda name: timings[name].median()["wall"])
     found = table(timings, chosen, list(PEERS))
     plain = table(timings, "ours", list(PEERS))["ratios"]
@@ -55,6 +61,7 @@ def measure(asked: Asked, rows_of: Any, method: Any, lora: Any) -> dict[str, Any
         "ratio_default": found["ratios"]["TRL default"],
         "ratio_tuned": min(found["ratios"]["TRL tuned"], found["ratios"]["TRL tuned, bf16"]),
         "ratio_float32": {"default": plain["TRL default"], "tuned": plain["TRL tuned"]},
+        "share_of_product_peak": used,
         "ours_seconds": found["seconds"][chosen],
         "peer_seconds": {name: found["seconds"][name] for name in PEERS},
         "all_seconds": found["seconds"],

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import math
 import shutil
 
 import pytest
@@ -10,8 +11,12 @@ from safetensors.torch import load_file
 
 from tunewright.core.errors import BaseModelError, DivergedError, Interrupted, RunFolderError, StorageError
 from tunewright.core.runs import RunFolder
+from tunewright.engine.batch import Batch
+from tunewright.engine.engine import Engine
+from tunewright.engine.loss import Loss
 from tunewright.engine.optimizers import Optimizer
 from tunewright.finetune import finetune, resume
+from tunewright.objectives.sft import SFT
 from tunewright.run import records
 from tunewright.testing.tiny import save_tiny
 
@@ -191,7 +196,15 @@ def test_a_run_that_diverges_keeps_the_checkpoint_before(broken: str, described,
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_a_rate_beyond_all_reason_diverges_and_says_so(precision: str, described, pairs):
+def test_a_loss_that_leaves_the_floats_ends_the_run_and_says_so(precision: str, described, pairs, monkeypatch):
+    plain = SFT.loss
+
+    def beyond(self: SFT, engine: Engine, batch: Batch) -> Loss:
+        total, count = plain(self, engine, batch)
+        updated = any(bool(one.abs().sum() > 0) for name, one in engine.parameters.items() if "lora_B" in name)
+        return Loss(total * math.inf if updated and torch.is_grad_enabled() else total, count)
+
+    monkeypatch.setattr(SFT, "loss", beyond)
     training = {"learning_rate": 10, "max_steps": 20, "clip": None, "schedule": "constant", "precision": precision}
     with pytest.raises(DivergedError, match=r"step \d+ of 20: .* not a finite number.*Lower the learning rate \(it was 10\)"):
         finetune(described("llama", pairs, name="hot", method={"name": "lora", "rank": 8}, training=training))

@@ -8,6 +8,7 @@ import pytest
 from tunewright.core.errors import ConfigurationError, DoesNotFitError, RequestError
 from tunewright.core.narrator import SILENT
 from tunewright.data.reading import read
+from tunewright.evaluation.dealt import Dealt
 from tunewright.evaluation.task import Always
 from tunewright.evaluation.tuned import Tuned
 from tunewright.finetune import Run, finetune
@@ -121,7 +122,10 @@ def test_the_baseline_of_a_new_head_is_the_majority_of_training(described: Calla
 
 def test_the_baseline_of_anything_else_is_the_base_itself(described: Callable[..., Run], pairs: Path):
     shop = look(described("llama", pairs))
-    assert isinstance(shop.baseline(), Tuned)
+    baseline = shop.baseline()
+    assert isinstance(baseline, Dealt)
+    assert isinstance(baseline.approach, Tuned)
+    assert baseline.name == "base"
     assert not shop.has_new_head
 
 

@@ -32,6 +32,20 @@ def multiply(left_MK: Tensor, right_KN: Tensor) -> Tensor:
     return torch.mm(left_MK, right_KN)
 
 
+def affine(x: Tensor, weight_IO: Tensor, bias_O: Tensor | None) -> Tensor:
+    """x W + b in the leading shape of x, as a tensor of its own and no view; no gradients flow through it."""
+    if _large_float32(x, weight_IO) and onednn_serves(torch.get_num_threads()):
+        y = torch.ops.mkldnn._linear_pointwise.default(x, weight_IO.t(), bias_O, "none", [], "")
+        return torch.ops.aten._unsafe_view.default(y, y.shape)  # oneDNN's own is a view of [T, O] where x is no matrix
+    y = x.new_empty((*x.shape[:-1], weight_IO.shape[1]))
+    x_TI, y_TO = x.reshape(-1, x.shape[-1]), y.view(-1, weight_IO.shape[1])
+    if bias_O is None:
+        torch.mm(x_TI, weight_IO, out=y_TO)
+    else:
+        torch.addmm(bias_O, x_TI, weight_IO, out=y_TO)
+    return y
+
+
 def _large_float32(left_MK: Tensor, right_KN: Tensor) -> bool:
     return (
         left_MK.dtype is torch.float32
@@ -75,20 +89,16 @@ def linear(x: Tensor, weight_OI: Tensor, bias_O: Tensor | None = None) -> Tensor
 class _Linear(torch.autograd.Function):
     @staticmethod
     def forward(context: Any, x: Tensor, weight_OI: Tensor, bias_O: Tensor | None) -> Tensor:
-        x_TI = x.reshape(-1, x.shape[-1])
-        y_TO = multiply(x_TI, weight_OI.detach().t())
-        if bias_O is not None:
-            y_TO += bias_O
         need_x, need_weight, _ = context.needs_input_grad
-        context.save_for_backward(x_TI if need_weight else None, weight_OI if need_x else None)
+        context.save_for_backward(x if need_weight else None, weight_OI if need_x else None)
         context.shape = x.shape
-        return y_TO.view(*x.shape[:-1], -1)
+        return affine(x, weight_OI.detach().t(), None if bias_O is None else bias_O.detach())
 
     @staticmethod
     @once_differentiable
     def backward(context: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        x_TI, weight_OI = context.saved_tensors
+        x, weight_OI = context.saved_tensors
         dy_TO = grad.reshape(-1, grad.shape[-1])
         need_x, need_weight, need_bias = context.needs_input_grad
         dx = multiply(dy_TO, weight_OI.detach()).view(context.shape) if need_x else None
-        return dx, multiply(dy_TO.t(), x_TI) if need_weight else None, dy_TO.sum(0) if need_bias else None
+        return dx, multiply(dy_TO.t(), x.reshape(-1, x.shape[-1])) if need_weight else None, dy_TO.sum(0) if need_bias else None

@@ -97,7 +97,7 @@ def test_names_parameters_and_types_stay_and_all_comes_off_again():
     fused = fuse(network, sparing=True)
     assert before == (list(network.state_dict()), [(path, type(m)) for path, m in network.named_modules()], canonical(network))
     assert parameters == [id(parameter) for parameter in network.parameters()]
-    assert repr(fused) == "Fused(9 norm, 2 gated, 2 rotary)"
+    assert repr(fused) == "Fused(9 norm, 2 gated, 2 rotary, 14 linear)"
     assert not fuse(network, sparing=True).modules  # what is fused is not fused again
     fused.remove()
     fused.remove()

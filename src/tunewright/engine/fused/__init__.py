@@ -42,7 +42,8 @@ class Fused:
     def remove(self) -> None:
         """Every module runs its own class's forward again; a second call does nothing."""
         for module in self.modules.values():
-            module.__dict__.pop("forward", None)  # a layer that has come to carry adapters keeps it elsewhere
+            for holder in (module, module.__dict__.get("cargo", module)):  # a layer that has come to carry adapters keeps it there
+                holder.__dict__.pop("forward", None)
         self.modules, self.parts = {}, {}
 
 

@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.utils.rnn import pad_sequence
 
-from tunewright.engine.products import multiply
+from tunewright.engine.products import affine, multiply
 
 
 class Frozen(NamedTuple):
@@ -114,11 +114,9 @@ def _base(x: Tensor, x_TI: Tensor, layers: Sequence[Frozen]) -> tuple[tuple[Tens
     """The base's outputs in the shape of x, and flat [T, O] views of them."""
     outputs, flat = [], []
     for weight_IO, bias_O in layers:
-        y_TO = multiply(x_TI, _as(weight_IO, x_TI.dtype).detach())
-        if bias_O is not None:
-            y_TO += bias_O
-        outputs.append(y_TO.view(*x.shape[:-1], y_TO.shape[1]))
-        flat.append(y_TO)
+        y = affine(x_TI.view(x.shape), _as(weight_IO, x_TI.dtype).detach(), None if bias_O is None else _as(bias_O, x_TI.dtype))
+        outputs.append(y)
+        flat.append(y.view(-1, y.shape[-1]))
     return tuple(outputs), flat
 
 
