@@ -20,7 +20,7 @@ from tunewright.methods.lora import LoRA
 from tunewright.methods.selective import Selective
 
 LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-BATCH, EPOCHS, ROWS, HELD_OUT = 8, 3, 32, 16
+BATCH, EPOCHS, ROWS, HELD_OUT = 8, 3, 24, 8
 TUNED = {**peers.TUNED, "padding_free": True}
 PEERS = {
     "TRL default": {},
@@ -92,7 +92,7 @@ def b7(asked: Asked) -> dict[str, Any]:
         for name, settings in PEERS.items():
             build = frozen if "frozen" in name else trl
             work[name] = lambda build=build, settings=settings: build(settings).train()
-        timings = interleave(work, max(3, asked.repeats - 2), warm_up=1)
+        timings = interleave(work, asked.repeats, warm_up=1)
     wall = {name: timing.median()["wall"] for name, timing in timings.items()}
     chosen = min(("ours", "ours, bf16"), key=wall.__getitem__)
     weights = min(("ours, weights", "ours, weights, bf16"), key=wall.__getitem__)

@@ -1,4 +1,5 @@
-"""Floor 2: the engine. Forest attention, targets-only loss, optimizers, sampling, scoring, precision.
+"""Floor 2: the engine. Nothing is computed twice, and nothing that is not used.
 
-Everything above is written on a few primitives of `Engine`: `forward_backward`, `step`, `sample`, `score`, `state`, `restore`.
+Everything above is written on a few primitives: `Engine.forward_backward`, `Engine.step`, `Engine.score`, `sampling.sample`,
+`scoring.score_continuations`, and an optimizer's `state` and `restore`.
 """

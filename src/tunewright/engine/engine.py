@@ -356,10 +356,18 @@ class Engine:
             if not torch.isfinite(parameter).all():
                 raise DivergedError(f"the trained tensor '{name}' holds numbers that are not finite")
 
+    def training(self) -> None:
+        """Dropout from now on, in the network and in every head; blocks below a frozen prefix's cut stay in evaluation mode."""
+        for module in self._modules():
+            module.train()
+
+    def _modules(self) -> list[nn.Module]:
+        return [self.model.network, *(member.head for member in self.members.values() if member.head is not None)]
+
     @contextlib.contextmanager
     def evaluating(self) -> Iterator[None]:
         """No dropout and no gradients inside."""
-        modules = [self.model.network, *(member.head for member in self.members.values() if member.head is not None)]
+        modules = self._modules()
         before = [module.training for module in modules]
         for module in modules:
             module.eval()

@@ -1,4 +1,4 @@
-"""What this machine does fastest, measured in milliseconds and remembered between runs.
+"""What this machine does fastest, measured in a moment and remembered between runs.
 
 What is remembered holds for one processor, one torch, one version of Tunewright, so many cores and the shape that was measured; it
 stands in the user's cache folder, and a file there that is damaged or not ours is passed over and written anew.

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.nn import Parameter
 
 from tunewright.engine.measured import fastest, remembered
 
@@ -81,7 +82,8 @@ def onednn_serves(threads: int) -> bool:
 
 def linear(x: Tensor, weight_OI: Tensor, bias_O: Tensor | None = None) -> Tensor:
     """x W^T + b for x [..., I], trained or not: `torch.nn.functional.linear` on the faster product."""
-    if x.dtype is not torch.float32 or x.device.type != "cpu" or torch.is_autocast_enabled("cpu"):
+    ordinary = type(weight_OI) in (Tensor, Parameter)  # not divided over processes, not quantised
+    if x.dtype is not torch.float32 or x.device.type != "cpu" or not ordinary or torch.is_autocast_enabled("cpu"):
         return torch.nn.functional.linear(x, weight_OI, bias_O)
     return _Linear.apply(x, weight_OI, bias_O)  # pyright: ignore[reportReturnType]
 

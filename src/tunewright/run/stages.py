@@ -59,6 +59,8 @@ def tune(shop: Workshop, stop_asked: Callable[[], bool]) -> Best:
             save, asked = partial(records.checkpoint, shop, best=best), partial(_asked, placement, stop_asked)
             for _ in checkpointed(steps, training.save_every, save, asked):
                 pass
+        if shop.engine.prefix is not None and shop.engine.prefix.counts.read:
+            shop.narrator.say(shop.engine.prefix.counts.sentence())
         if best.parameters:
             shop.engine.put_back(best.parameters)
         warn_if_useless(shop, best)

@@ -90,7 +90,7 @@ class Bank:
             trees += [tree.owned_by(slot) for tree in chain.from_iterable(one.plan.micro_batches(one.done))]
         batches = [self.engine.collate([trees[index] for index in chosen]) for chosen in batches_for(trees, self.token_budget)]
         seed = derive(min(one.plan.seed for one in active.values()), "round", sum(one.done for one in active.values()))
-        self.engine.model.network.train()
+        self.engine.training()
         self.engine.forward_backward(batches, {slot: one.loss for slot, one in active.items()}, seed)
         made = {}
         for slot, one in active.items():

@@ -115,9 +115,7 @@ def fit(
         DivergedError: the loss or the gradients are not finite; the parameters are those of the step before.
         ProcessLostError: another process of the run has ended.
     """
-    engine.model.network.train()
-    if engine.head is not None:
-        engine.head.train()
+    engine.training()
     for number in range(start, plan.total):
         began = time.perf_counter()
         rate = pace.learning_rate * factor(number, plan.total, pace.schedule, pace.warmup_steps)

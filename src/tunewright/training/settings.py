@@ -31,7 +31,7 @@ class Training(Course):
     """The settings of the loop. What is left out is chosen from the method, the base and the data, and printed with its reason.
 
     Those on the machine (token budget, precision, base precision, checkpointing, compilation) change speed and memory, and the
-    result by rounding only.
+    result by rounding only; an int8 base is coarser rounding than the others, and is checked before it is used.
     """
 
     token_budget: int = Field(

@@ -1,4 +1,4 @@
-"""The elementwise work of an unmodified transformers network in few passes: norms, gated activations, rotary embeddings.
+"""Parts of an unmodified transformers network on faster arithmetic: norms, gated activations, rotary embeddings, linear layers.
 
 `fuse` gives single modules another `forward` on the instance; classes, parameters, names and types stay what they were. Nothing
 is recognised by a family's name: a module has the parts that a rule asks for *and* gives the same numbers, forward and backward,

@@ -333,7 +333,7 @@ def _locked(path: Path) -> Iterator[None]:
 def _hold(folder: Path) -> int:
     """Mark a key's folder as used by this process for as long as the returned handle is open; made when it is missing."""
     while True:
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)  # states come from the user's rows: nobody else reads them
         handle = os.open(folder / IN_USE, os.O_RDWR | os.O_CREAT, 0o644)
         fcntl.flock(handle, fcntl.LOCK_SH)
         if os.fstat(handle).st_nlink:
