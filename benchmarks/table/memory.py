@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import resource
 import statistics
 import subprocess
 import sys
@@ -63,7 +62,9 @@ def _alone(work: str, name: str, folder: Path, asked: Asked) -> dict[str, float]
 
 
 def _peak() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    """Megabytes. Not `ru_maxrss`, which a process inherits from the one that started it."""
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
+    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM:")) / 1024
 
 
 def inside(work: str, name: str, folder: str, shape: str, threads: str) -> None:
