@@ -103,7 +103,9 @@ def main() -> int:
 
 def summary(line: dict[str, Any]) -> str:
     """One line for people."""
-    verdict = "same loss and gradients" if line["parity"]["passed"] else f"PARITY FAILED {line['parity']}"
+    verdict = (
+        line["parity"].get("reason", "same loss and gradients") if line["parity"]["passed"] else f"PARITY FAILED {line['parity']}"
+    )
     default = "" if line.get("ratio_default") is None else f"{line['ratio_default']:.2f}x default, "
     return f"{line['id']:4} {line['peer']}: {default}{line['ratio_tuned']:.2f}x tuned ({verdict})"
 

@@ -29,6 +29,7 @@ def b10(asked: Asked) -> dict[str, Any]:
     return {
         "parity": {
             "passed": all(line["difference"] <= 1e-3 for line in lines.values()),
+            "reason": "the same log-probabilities within 1e-3",
             "differences": [one["difference"] for one in lines.values()],
         },
         "ratio_default": main["ratios"]["lm-eval"],

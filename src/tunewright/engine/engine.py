@@ -357,7 +357,7 @@ class Engine:
                 raise DivergedError(f"the trained tensor '{name}' holds numbers that are not finite")
 
     def training(self) -> None:
-        """Dropout from now on, in the network and in every head; blocks below a frozen prefix's cut stay in evaluation mode."""
+        """Dropout from now on, in the network and in every head; a frozen prefix runs its own blocks without it all the same."""
         for module in self._modules():
             module.train()
 

@@ -8,7 +8,7 @@ its masks are drawn for the shared row, so with dropout a tuning's draws depend 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain
 
@@ -16,12 +16,9 @@ from tunewright.core.errors import DivergedError
 from tunewright.core.seeds import derive
 from tunewright.data.forest import Tree
 from tunewright.data.packing import batches_for
-from tunewright.engine.batch import Batch
-from tunewright.engine.engine import Engine
-from tunewright.engine.loss import Loss
+from tunewright.engine.engine import Engine, LossFunction
 from tunewright.engine.members import Member
 from tunewright.training.loop import Pace, Plan, Step
-from tunewright.training.schedule import factor
 
 
 @dataclass
@@ -34,7 +31,7 @@ class Trainee:
         done: optimizer steps made so far.
     """
 
-    loss: Callable[[Engine, Batch], Loss]
+    loss: LossFunction
     plan: Plan
     pace: Pace
     done: int = 0
@@ -94,22 +91,12 @@ class Bank:
         self.engine.forward_backward(batches, {slot: one.loss for slot, one in active.items()}, seed)
         made = {}
         for slot, one in active.items():
-            rate = one.pace.learning_rate * factor(one.done, one.plan.total, one.pace.schedule, one.pace.warmup_steps)
+            rate = one.pace.rate(one.done, one.plan.total)
             try:
-                mean, norm, sums = self.engine.step(rate, one.pace.clip, slot)
+                sums = self.engine.step(rate, one.pace.clip, slot)
             except DivergedError as error:
                 self.failed[slot] = DivergedError(error.problem, where=f"step {one.done + 1} of {one.plan.total} of tuning {slot}")
                 continue
+            made[slot] = one.plan.step_made(one.done, rate, sums, time.perf_counter() - began)
             one.done += 1
-            made[slot] = Step(
-                number=one.done,
-                epoch=one.done / one.plan.per_epoch,
-                loss=mean,
-                learning_rate=rate,
-                gradient_norm=norm,
-                trained=sums.count,
-                tokens=sums.tokens,
-                seconds=time.perf_counter() - began,
-                last=one.finished,
-            )
         return made

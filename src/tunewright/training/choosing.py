@@ -18,9 +18,8 @@ from tunewright.core.seeds import derive
 from tunewright.core.surroundings import cores
 from tunewright.data.forest import Tree
 from tunewright.engine.batch import Batch
-from tunewright.engine.engine import Engine
+from tunewright.engine.engine import Engine, LossFunction
 from tunewright.engine.int8 import quantise, refuse_where_slow
-from tunewright.engine.loss import Loss
 from tunewright.engine.measured import choose_threads, fastest, remembered
 from tunewright.engine.placement import Placement
 from tunewright.engine.precision import choose, measured_speedup
@@ -30,7 +29,6 @@ from tunewright.training.estimate import Estimate, Work, estimate
 from tunewright.training.loop import Plan
 from tunewright.training.settings import Training
 
-LossFunction = Callable[[Engine, Batch], Loss]
 LEAST_BUDGET = 512  # tokens in a forward pass below which products get slow, so that recomputing is the better saving
 TRIAL_WORK = 5e10  # parameters times tokens of a timed pass: about a second, and a fraction of it where bfloat16 is fast
 TRIAL_TOKENS = (64, 512)

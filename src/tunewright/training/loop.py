@@ -17,6 +17,7 @@ from tunewright.data.packing import steps as plan_steps
 from tunewright.engine.batch import Batch
 from tunewright.engine.engine import Engine
 from tunewright.engine.loss import Loss
+from tunewright.engine.members import Accumulated
 from tunewright.engine.placement import Placement
 from tunewright.training.schedule import factor
 
@@ -74,6 +75,21 @@ class Plan:
         chosen = _epoch(self, epoch)[place]
         return [[self.trees[index] for index in batch] for batch in chosen]
 
+    def step_made(self, number: int, rate: float, made: tuple[float, float, Accumulated], seconds: float) -> Step:
+        """The account of optimizer step `number` (0-based), from what `Engine.step` returned."""
+        mean, norm, done = made
+        return Step(
+            number=number + 1,
+            epoch=(number + 1) / self.per_epoch,
+            loss=mean,
+            learning_rate=rate,
+            gradient_norm=norm,
+            trained=done.count,
+            tokens=done.tokens,
+            seconds=seconds,
+            last=number + 1 == self.total,
+        )
+
     def __hash__(self) -> int:
         return id(self)
 
@@ -91,6 +107,10 @@ class Pace:
     schedule: Literal["linear", "cosine", "constant"] = "linear"
     warmup_steps: int = 0
     clip: float | None = 1.0
+
+    def rate(self, step: int, total: int) -> float:
+        """The learning rate of optimizer step `step` (0-based) of `total`."""
+        return self.learning_rate * factor(step, total, self.schedule, self.warmup_steps)
 
 
 def fit(
@@ -118,28 +138,18 @@ def fit(
     engine.training()
     for number in range(start, plan.total):
         began = time.perf_counter()
-        rate = pace.learning_rate * factor(number, plan.total, pace.schedule, pace.warmup_steps)
+        rate = pace.rate(number, plan.total)
         try:
             with placement.guarded():
                 _add_up(engine, loss, plan, number, placement)
-                mean, norm, done = engine.step(rate, pace.clip)
+                made = engine.step(rate, pace.clip)
         except DivergedError as error:
             raise DivergedError(
                 error.problem,
                 where=f"step {number + 1} of {plan.total}",
                 hint=f"Lower the learning rate (it was {rate:.3g}) and start again.",
             ) from None
-        yield Step(
-            number=number + 1,
-            epoch=(number + 1) / plan.per_epoch,
-            loss=mean,
-            learning_rate=rate,
-            gradient_norm=norm,
-            trained=done.count,
-            tokens=done.tokens,
-            seconds=time.perf_counter() - began,
-            last=number + 1 == plan.total,
-        )
+        yield plan.step_made(number, rate, made, time.perf_counter() - began)
 
 
 def _add_up(engine: Engine, loss: Callable[[Engine, Batch], Loss], plan: Plan, number: int, placement: Placement) -> None:
