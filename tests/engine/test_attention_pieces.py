@@ -10,7 +10,7 @@ import torch
 
 from tunewright.engine.attention.dense import dense_mask
 from tunewright.engine.attention.pieces import JOIN, OVERHEAD, Cut, Piece, buckets, cut
-from tunewright.engine.attention.plan import plan_of
+from tunewright.engine.attention.plan import LARGEST, Plan, _Asking, _grouped, plan_of
 from tunewright.engine.layout import Layout
 
 PLAIN = Cut(True, None, 64)
@@ -140,8 +140,73 @@ def test_folding_and_unfolding_are_inverse(seed: int, key_heads: int):
     padded = set() if plan.padding is None else set(plan.padding.tolist())
     assert padded | set(plan.unfold.tolist()) == set(range(len(plan.fold_N)))
     assert not padded & set(plan.unfold.tolist())
-    folded = plan.unfold_keys < plan.apart
-    assert torch.equal(plan.fold_N[plan.unfold_keys[folded]], places[folded])
+
+
+def standing_in(plan: Plan, key_heads: int) -> torch.Tensor:
+    """Where the key of each place stands among T * K, from the blocks alone."""
+    found = torch.full((plan.places,), -1)
+    for block in plan.blocks:
+        if block.index is None:
+            assert block.own is not None
+            index = (torch.arange(*block.own) * key_heads + torch.arange(key_heads)[:, None]).flatten()
+        else:
+            index = block.index
+        found[block.places] = index
+    return found
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("key_heads", [1, 3])
+def test_every_place_of_a_gradient_is_in_the_bag_of_its_key(seed: int, key_heads: int):
+    layout = random_layout(seed)
+    plan = plan_of(layout, True, None, key_heads, LIKE)
+    standing = standing_in(plan, key_heads)
+    assert sorted(plan.seen.tolist()) == list(range(plan.places))
+    ends = [*plan.bags.tolist()[1:], plan.places]
+    for slot, (start, stop) in enumerate(zip(plan.bags.tolist(), ends, strict=True)):
+        assert start < stop, "each token sees itself"
+        assert set(standing[plan.seen[start:stop]].tolist()) == {slot}
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_blocks_compute_every_pair_that_is_seen_once(seed: int):
+    layout = random_layout(seed)
+    plan = plan_of(layout, True, None, 1, LIKE)
+    pairs = torch.zeros(layout.total, layout.total, dtype=torch.long)
+    unread = set() if plan.padding is None else set(plan.padding.tolist())
+    for block, keys in ((block, standing_in(plan, 1)[block.places].view(block.count, -1)) for block in plan.blocks):
+        seen = torch.ones(block.count, block.length, block.columns, dtype=torch.bool)
+        if block.mask is not None:
+            seen[..., block.columns - block.mask.shape[-1] :] &= (block.mask == 0)[:, :, 0]
+        rows = plan.fold_N[block.folded].view(block.count, -1)
+        real = torch.tensor([place not in unread for place in range(block.folded.start, block.folded.stop)]).view(rows.shape)
+        for run, row, column in (seen & real[..., None]).nonzero().tolist():
+            pairs[rows[run, row], keys[run, column]] += 1
+    assert torch.equal(pairs, dense_mask(layout).long())
+
+
+def test_answers_of_several_prompts_are_one_product():
+    layout = Layout((128, 58, 60, 128, 59, 57), ((), (0,), (0,), (), (3,), (3,)))
+    plan = plan_of(layout, True, None, 2, LIKE.bfloat16())
+    assert [(block.count, block.length, block.columns) for block in plan.blocks] == [(2, 128, 128), (4, 64, 192)]
+
+
+def test_keys_that_stand_in_one_run_are_not_copied():
+    plan = plan_of(Layout((100,), ((),)), True, None, 2, LIKE)
+    assert [(block.own, block.index is None) for block in plan.blocks] == [(None, False), ((0, 100), True)]
+
+
+def test_runs_are_joined_while_padding_is_cheaper_than_calls():
+    near = [_Asking(100 * number, 30 + number, ((0, 50), (60, 100 + number)), 90 + number, 0) for number in range(4)]
+    assert [len(group) for group in _grouped(near, 16, OVERHEAD)] == [4]
+    views = [one._replace(keys=((0, one.columns),)) for one in near]
+    assert len(list(_grouped(views, 16, OVERHEAD))) > 1, "gathering what could be a view costs too"
+    far = [*near, _Asking(1000, 64, ((0, 800),), 800, 0)]
+    assert [len(group) for group in _grouped(far, 16, OVERHEAD)] == [1, 4]
+    large = [_Asking(512 * number, 256, ((0, 512),), 512, 0) for number in range(5)]
+    sizes = [len(group) for group in _grouped(large, 16, OVERHEAD)]
+    assert sum(sizes) == 5
+    assert max(sizes) * 256 * 512 <= LARGEST
 
 
 def test_a_plan_of_a_large_row_is_made_in_milliseconds():

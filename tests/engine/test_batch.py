@@ -6,6 +6,8 @@ import torch
 from tunewright.data.forest import Segment, Tree, single
 from tunewright.engine import batch as layouts
 from tunewright.engine.engine import Engine, Probed
+from tunewright.engine.network import use_layout
+from tunewright.models.lanes import Lane
 from tunewright.testing.tiny import tiny
 from tunewright.testing.toy import difference, toy_engine, toy_trees
 
@@ -152,3 +154,28 @@ def test_the_trees_of_a_tuning_are_one_lane_and_its_part_holds_its_targets_only(
 def test_a_tree_belongs_to_one_tuning():
     with pytest.raises(ValueError, match="of tuning 1, its root of 0"):
         Tree((Segment((5, 6)), Segment((7,), 0, tuning=1)))
+
+
+@pytest.mark.parametrize(("count", "length"), [(255, 255), (256, 256), (257, 288), (1000, 1024), (1025, 1088)])
+def test_long_rows_have_lengths_that_recur(count: int, length: int) -> None:
+    trees = [single(tuple(range(5, 105)), (0.0,) + (1.0,) * 99, row=row) for row in range(count // 100)]
+    trees += [single(tuple(range(5, 5 + count % 100)), row=count // 100)] if count % 100 else []
+    batch = layouts.forest(trees)
+    assert batch.tokens_BT.shape == (1, length)
+    assert batch.layout is not None
+    assert batch.layout.total == length
+    assert batch.lanes == (Lane(0, 0, length),)
+    assert len(batch.spans_S2) == len(trees)
+    assert batch.rows_N.max() < count
+
+
+def test_what_fills_a_row_up_changes_nothing() -> None:
+    model = tiny("llama")
+    trees = [single(tuple(5 + (7 * place + row) % 200 for place in range(45)), (0.0,) + (1.0,) * 44, row=row) for row in range(6)]
+    engines = {layout: toy_engine(model, layout=layout) for layout in ("padded", "forest")}
+    found = {}
+    for layout, engine in engines.items():
+        use_layout(model, engine.layout)
+        found[layout] = engine.score(trees)[0]
+    assert engines["forest"].collate(trees).tokens_BT.shape[1] == 288
+    assert difference(found["forest"], found["padded"]) < 1e-5

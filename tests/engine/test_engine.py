@@ -117,7 +117,7 @@ def test_an_engine_for_evaluation_makes_no_step():
     model = tiny("llama")
     with pytest.raises(ValueError, match="has no optimizer"):
         Engine(model).step(1e-3)
-    with pytest.raises(ValueError, match="no classification head"):
+    with pytest.raises(ValueError, match="no task head"):
         Engine(model).label_logits(Engine(model).collate(toy_trees(model)))
     seq = Engine(tiny("t5"), probed=Probed("sequence_to_sequence"))
     with pytest.raises(ValueError, match="gives logits"):

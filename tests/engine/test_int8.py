@@ -218,3 +218,37 @@ def test_a_new_head_does_not_hide_the_rest():
     found = gradients(engine, toy_loss, engine.collate(toy_trees(model)))
     assert found
     assert not any(name.startswith("head.") for name in found)
+
+
+@pytest.mark.parametrize("narrow", [False, True], ids=["float32", "bfloat16"])
+@pytest.mark.parametrize("transposed", [False, True], ids=["linear", "conv1d"])
+def test_a_layer_in_bytes_carries_in_one_product_what_it_carries_step_by_step(transposed: bool, narrow: bool, monkeypatch):
+    from tunewright.engine.linear import LoRAAdapter, carrying, load_on
+    from tunewright.models.lanes import Lane, Lanes
+
+    monkeypatch.setattr(carrying, "families", lambda *_: ())
+    torch.manual_seed(0)
+    net, lanes = nn.Module(), Lanes()
+    net.layer = Int8Linear(Conv1D(24, 40) if transposed else nn.Linear(40, 24))
+    net.layer.bias.requires_grad_(False)
+    for slot, rank in enumerate((2, 5)):
+        adapter = LoRAAdapter(net.layer, rank, 1.5, 0.0, slot)
+        nn.init.normal_(adapter.B_OR, std=0.1, generator=torch.Generator().manual_seed(slot))
+        load_on(net, lanes, slot, {"layer": adapter})
+    x, weight = torch.randn(2, 9, 40), torch.randn(2, 9, 24)
+    found, calls = [], []
+    project = carrying.project
+    monkeypatch.setattr(carrying, "project", lambda *given: calls.append(1) or project(*given))
+    for fusable in (carrying._fusable, lambda _layer: False):
+        monkeypatch.setattr(carrying, "_fusable", fusable)
+        x.grad = None
+        x.requires_grad_(True)
+        net.zero_grad()
+        with lanes.during([Lane(1, 0, 10), Lane(0, 10, 18)]), torch.autocast("cpu", dtype=torch.bfloat16, enabled=narrow):
+            y = net.layer(x)
+        (y.float() * weight).sum().backward()
+        found.append([y.float(), x.grad, *(parameter.grad for parameter in net.parameters() if parameter.requires_grad)])
+    assert len(calls) == 1
+    assert len(found[0]) == 6
+    for one, other in zip(*found, strict=True):
+        assert float((one - other).detach().norm() / other.detach().norm()) < (2e-2 if narrow else 1e-5)

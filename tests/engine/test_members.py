@@ -97,3 +97,25 @@ def test_members_add_up_apart():
     one, other = Member({}), Member({})
     one.accumulated.count += 1
     assert other.accumulated.count == 0
+
+
+def test_who_follows_a_member_adds_to_divided_gradients_before_they_are_clipped():
+    member, optimizer = ready((6.0, 8.0))
+    heard: list[object] = []
+
+    def arriving() -> None:
+        gradient = member.parameters["p0"].grad
+        assert gradient is not None
+        heard.append(gradient.tolist())
+        gradient.add_(torch.tensor([3.0, 4.0]))
+
+    member.arriving, member.updated = arriving, lambda: heard.append(optimizer.seen[0].tolist())
+    _, norm, _ = member.update(0.1, 1.0)
+    assert norm == pytest.approx(10.0)
+    assert heard[0] == [3.0, 4.0]
+    assert heard[1] == pytest.approx([0.6, 0.8], rel=1e-5)
+    member, _ = ready((float("nan"),))
+    member.updated = lambda: heard.append("an update that was not made")
+    with pytest.raises(DivergedError):
+        member.update(0.1, 1.0)
+    assert len(heard) == 2

@@ -1,6 +1,7 @@
 """Trees become tensors, in one of two layouts that carry the same targets.
 
-Shape suffixes: B sequences, T tokens of a sequence, N targets, S segments, D width, V vocabulary, H heads, L tokens of a segment.
+Shape suffixes: B sequences, T tokens of a sequence, N targets, S segments, D width, V vocabulary, H heads, L tokens of a segment,
+K values of a segment, U own tokens of all segments.
 
 *Forest* layout: one sequence (B = 1) that holds every segment once; `layout` tells attention who sees whom.
 *Padded* layout: one sequence for each leaf, holding its whole path, padded to the longest; any transformers model can take it.
@@ -9,15 +10,26 @@ In both, target n is predicted from the hidden state at flat position `rows_N[n]
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
 
 from tunewright.data.forest import Tree
 from tunewright.engine.layout import Layout
-from tunewright.models.lanes import Lane
+from tunewright.models.lanes import Lane, Places
+
+Begins = Mapping[int, tuple[int, ...]]
+"""The virtual tokens (negative ids) that every row of a tuning begins with, by its number; see `models.lanes`."""
+NOTHING: Begins = MappingProxyType({})
+
+# Rows of fewer tokens than the first number are filled up to a multiple of the second, with a segment that nobody reads. Libraries
+# of matrix products prepare themselves for each new shape (oneDNN: 0.3 ms a product), so lengths should recur; short rows would
+# pay more for what is filled up than they save.
+GRAINS = ((256, 1), (1024, 32), (math.inf, 64))
 
 
 @dataclass(frozen=True)
@@ -32,9 +44,12 @@ class Batch:
         rows_N: flat position of the hidden state that predicts each target.
         targets_N: the token to predict; weights_N: how much it counts; owners_N: the segment it belongs to.
         labels_S: class of each labelled segment (-1: none); spans_S2: flat start and end of each segment.
+        values_SK: the numbers that a head should give each segment (NaN: none), K the most of any segment.
+        tags_U: what a head should give each of the segments' own tokens (-1: nothing), segment by segment, without padding.
         row_S: index of the user's row that each segment came from.
         tuning_S: the tuning of a bank that owns each segment; lanes: the flat positions of each tuning, in order.
         tuning: the tuning whose targets and labels these are; None where they are everybody's.
+        places: where each position (of the encoder's side, where there is one) stands in its prompt; None where nobody asks.
     """
 
     tokens_BT: Tensor
@@ -47,6 +62,8 @@ class Batch:
     spans_S2: Tensor
     row_S: Tensor
     tuning_S: Tensor
+    values_SK: Tensor
+    tags_U: Tensor
     lanes: tuple[Lane, ...] = ()
     tuning: int | None = None
     origin: Batch | None = None
@@ -54,6 +71,7 @@ class Batch:
     mask_BT: Tensor | None = None
     source_BT: Tensor | None = None
     source_mask_BT: Tensor | None = None
+    places: Places | None = None
 
     @property
     def tokens(self) -> int:
@@ -80,6 +98,7 @@ class Batch:
             return replace(self, tuning=tuning, origin=self)
         own_S = self.tuning_S == tuning
         own_N = own_S[self.owners_N]
+        own_U = own_S.repeat_interleave(self.spans_S2[:, 1] - self.spans_S2[:, 0])
         return replace(
             self,
             rows_N=self.rows_N[own_N],
@@ -87,6 +106,8 @@ class Batch:
             weights_N=self.weights_N[own_N],
             owners_N=self.owners_N[own_N],
             labels_S=self.labels_S.masked_fill(~own_S, -1),
+            values_SK=self.values_SK.masked_fill(~own_S[:, None], math.nan),
+            tags_U=self.tags_U.masked_fill(~own_U, -1),
             lanes=tuple(lane for lane in self.lanes if lane.tuning == tuning),
             tuning=tuning,
             origin=self.whole,
@@ -97,7 +118,8 @@ class Batch:
         if self.tokens_BT.device == device:
             return self
         moved = {name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)}
-        return replace(self, **moved)
+        places = None if self.places is None else Places(*(value.to(device) for value in self.places))
+        return replace(self, **moved, places=places)
 
 
 class _Collector:
@@ -109,6 +131,8 @@ class _Collector:
         self.weights: list[float] = []
         self.owners: list[int] = []
         self.labels: list[int] = []
+        self.values: list[tuple[float, ...]] = []
+        self.tags: list[int] = []
         self.spans: list[tuple[int, int]] = []
         self.row: list[int] = []
         self.tuning: list[int] = []
@@ -128,12 +152,16 @@ class _Collector:
             self.weights.append(weight)
             self.owners.append(owner)
         self.labels.append(-1 if segment.label is None else segment.label)
+        self.values.append(segment.values)
+        self.tags.extend(segment.tags or [-1] * len(segment.tokens))
         self.spans.append((start, start + len(segment.tokens)))
         self.row.append(segment.row)
         self.tuning.append(segment.tuning)
 
     def batch(self, tokens_BT: Tensor, positions_BT: Tensor) -> Batch:
         """What was gathered, around the tokens it was gathered from."""
+        widest = max((len(values) for values in self.values), default=0)
+        values = [(*values, *[math.nan] * (widest - len(values))) for values in self.values]
         return Batch(
             tokens_BT=tokens_BT,
             positions_BT=positions_BT,
@@ -145,33 +173,94 @@ class _Collector:
             spans_S2=torch.tensor(self.spans, dtype=torch.long).reshape(-1, 2),
             row_S=torch.tensor(self.row, dtype=torch.long),
             tuning_S=torch.tensor(self.tuning, dtype=torch.long),
+            values_SK=torch.tensor(values, dtype=torch.float32).reshape(len(values), widest),
+            tags_U=torch.tensor(self.tags, dtype=torch.long),
         )
 
 
-def forest(trees: Sequence[Tree]) -> Batch:
-    """The forest layout: every segment once, in one sequence."""
-    found = _Collector()
-    tokens: list[int] = []
-    positions: list[int] = []
-    lengths: list[int] = []
-    paths: list[tuple[int, ...]] = []
-    for tree in trees:
-        first = len(lengths)
-        lasts: list[int | None] = []  # where the last token of each segment's path stands; an empty segment passes its parent's on
-        for index, segment in enumerate(tree.segments):
-            start, depth = len(tokens), tree.depth(index)
-            before = None if segment.parent is None else lasts[segment.parent]
-            found.add(tree, index, start, before)
-            tokens.extend(segment.tokens)
-            positions.extend(range(depth, depth + len(segment.tokens)))
-            lengths.append(len(segment.tokens))
-            paths.append(tuple(first + ancestor for ancestor in tree.path(index)[:-1]))
-            lasts.append(len(tokens) - 1 if segment.tokens else before)
+class _Row:
+    """The segments of a forest row, as they are put behind one another."""
+
+    def __init__(self) -> None:
+        self.tokens: list[int] = []
+        self.positions: list[int] = []
+        self.lengths: list[int] = []
+        self.paths: list[tuple[int, ...]] = []
+
+    def put(self, tokens: Sequence[int], depth: int, path: tuple[int, ...]) -> int:
+        """A segment at the end of the row, its first token at position `depth`, below the segments of `path`; its number."""
+        self.tokens.extend(tokens)
+        self.positions.extend(range(depth, depth + len(tokens)))
+        self.lengths.append(len(tokens))
+        self.paths.append(path)
+        return len(self.lengths) - 1
+
+
+def forest(trees: Sequence[Tree], begins: Begins = NOTHING, *, joined: bool = False, apart: Collection[int] = frozenset()) -> Batch:
+    """The forest layout: every segment once, in one sequence.
+
+    Args:
+        begins: the virtual tokens of each tuning: a root that all of its trees are children of. No target, label or span counts it.
+        joined: virtual tokens stand in each tree's root instead: where tokens see what is behind them, a text is one segment.
+        apart: the numbers of trees that are laid out path by path: nothing is shared in them.
+    """
+    found, row = _Collector(), _Row()
+    owned: list[tuple[int, int]] = []
+    roots: dict[int, tuple[int, int]] = {}  # of each tuning with virtual tokens: their segment, and where the last of them stands
+    for number, tree in enumerate(trees):
+        ahead, began = begins.get(tree.tuning, ()), len(row.tokens)
+        put = _put_apart if number in apart else _put
+        if joined or not ahead:
+            put(found, row, tree, ahead, None)
+        else:
+            if tree.tuning not in roots:
+                roots[tree.tuning] = row.put(ahead, 0, ()), len(row.tokens) - 1
+            put(found, row, tree, ahead, roots[tree.tuning])
+        owned.append((tree.tuning, len(row.tokens) - began))
+    spare = -len(row.tokens) % next(grain for most, grain in GRAINS if len(row.tokens) < most)
+    if spare:
+        row.put((0,) * spare, 0, ())
+        owned.append((trees[-1].tuning, spare))
     return replace(
-        found.batch(torch.tensor([tokens], dtype=torch.long), torch.tensor([positions], dtype=torch.long)),
-        layout=Layout(tuple(lengths), tuple(paths)),
-        lanes=_lanes([(tree.tuning, tree.size) for tree in trees]),
+        found.batch(torch.tensor([row.tokens], dtype=torch.long), torch.tensor([row.positions], dtype=torch.long)),
+        layout=Layout(tuple(row.lengths), tuple(row.paths)),
+        lanes=_lanes(owned),
     )
+
+
+def _put(found: _Collector, row: _Row, tree: Tree, ahead: tuple[int, ...], root: tuple[int, int] | None) -> None:
+    """A tree at the end of a forest row, behind virtual tokens that stand in its root or in a segment of their own.
+
+    Args:
+        root: the number of that segment, and where its last token stands.
+    """
+    first = len(row.lengths)
+    above, end = ((), None) if root is None else ((root[0],), root[1])
+    lasts: list[int | None] = []  # where the last token of each segment's path stands; an empty segment passes its parent's on
+    for index, segment in enumerate(tree.segments):
+        own = ahead if root is None and index == 0 else ()
+        start = len(row.tokens) + len(own)
+        before = (start - 1 if own else end) if segment.parent is None else lasts[segment.parent]
+        found.add(tree, index, start, before)
+        path = tuple(first + ancestor for ancestor in tree.path(index)[:-1])
+        row.put((*own, *segment.tokens) if own else segment.tokens, tree.depth(index) + len(ahead) - len(own), above + path)
+        lasts.append(len(row.tokens) - 1 if segment.tokens else before)
+
+
+def _put_apart(found: _Collector, row: _Row, tree: Tree, ahead: tuple[int, ...], root: tuple[int, int] | None) -> None:
+    """The same, each path as a segment of its own. Targets and labels of what paths share count in the first of them."""
+    above, end = ((), None) if root is None else ((root[0],), root[1])
+    own = ahead if root is None else ()
+    places: dict[int, tuple[int, int | None]] = {}  # segment: where it stands first, and what it continues
+    for leaf in tree.leaves():
+        tokens = list(own)
+        for index in tree.path(leaf):
+            start = len(row.tokens) + len(tokens)
+            places.setdefault(index, (start, start - 1 if tokens else end))
+            tokens += tree.segments[index].tokens
+        row.put(tokens, len(ahead) - len(own), above)
+    for index, (start, before) in sorted(places.items()):
+        found.add(tree, index, start, before)
 
 
 def _lanes(owned: Sequence[tuple[int, int]]) -> tuple[Lane, ...]:
@@ -193,19 +282,25 @@ def _lanes(owned: Sequence[tuple[int, int]]) -> tuple[Lane, ...]:
     return tuple(lanes)
 
 
-def padded(trees: Sequence[Tree], pad: int) -> Batch:
-    """The padded layout: each leaf with its whole path as one sequence.
+def padded(trees: Sequence[Tree], pad: int, begins: Begins = NOTHING) -> Batch:
+    """The padded layout: each leaf with its whole path as one sequence, behind the virtual tokens that `begins` has for its tuning.
 
     A segment shared by several leaves is computed once a leaf, but its targets and its label count once, as in the forest.
     """
     found = _Collector()
     sequences = [(which, tree, leaf) for which, tree in enumerate(trees) for leaf in tree.leaves()]
-    longest = max(sum(len(tree.segments[index].tokens) for index in tree.path(leaf)) for _, tree, leaf in sequences)
+    longest = max(
+        len(begins.get(tree.tuning, ())) + sum(len(tree.segments[index].tokens) for index in tree.path(leaf))
+        for _, tree, leaf in sequences
+    )
     tokens = torch.full((len(sequences), longest), pad, dtype=torch.long)
     mask = torch.zeros((len(sequences), longest), dtype=torch.long)
     places: dict[tuple[int, int], tuple[int, int | None]] = {}  # (tree, segment): where it starts first, and what it continues
     for number, (which, tree, leaf) in enumerate(sequences):
-        column = 0
+        ahead = begins.get(tree.tuning, ())
+        column = len(ahead)
+        tokens[number, :column] = torch.tensor(ahead, dtype=torch.long)
+        mask[number, :column] = 1
         for index in tree.path(leaf):
             segment = tree.segments[index]
             start = number * longest + column
@@ -220,8 +315,10 @@ def padded(trees: Sequence[Tree], pad: int) -> Batch:
     return replace(found.batch(tokens, positions), lanes=lanes, mask_BT=mask)
 
 
-def sequence_to_sequence(trees: Sequence[Tree], pad: int, start_token: int) -> Batch:
+def sequence_to_sequence(trees: Sequence[Tree], pad: int, start_token: int, begins: Begins = NOTHING) -> Batch:
     """The layout of encoder-decoders: a tree's root is read by the encoder, each child is written by the decoder.
+
+    The virtual tokens that `begins` has for a tuning stand in front of the encoder's side.
 
     The decoder is fed the child shifted right behind `start_token`, so target j is predicted from decoder position j.
     """
@@ -229,7 +326,7 @@ def sequence_to_sequence(trees: Sequence[Tree], pad: int, start_token: int) -> B
     pairs = [(tree, leaf) for tree in trees for leaf in tree.leaves()]
     if any(len(tree.path(leaf)) != 2 for tree, leaf in pairs):
         raise ValueError("an encoder-decoder reads trees of a root (encoder) with children (decoder)")
-    sources = [tree.segments[0].tokens for tree, _ in pairs]
+    sources = [begins.get(tree.tuning, ()) + tree.segments[0].tokens for tree, _ in pairs]
     answers = [tree.segments[leaf].tokens for tree, leaf in pairs]
     wide, long = max(map(len, sources)), max(map(len, answers))
     source = torch.full((len(pairs), wide), pad, dtype=torch.long)

@@ -22,6 +22,7 @@ from tunewright.core.errors import DivergedError
 from tunewright.core.seeds import derive
 from tunewright.data.forest import Tree
 from tunewright.engine import batch as layouts
+from tunewright.engine import places as standing
 from tunewright.engine.batch import Batch
 from tunewright.engine.head import language_head
 from tunewright.engine.loss import Loss, weighted_cross_entropy
@@ -32,7 +33,7 @@ from tunewright.engine.optimizers import Optimizer
 from tunewright.engine.prefix.frozen import FrozenPrefix
 from tunewright.engine.scores import TokenScores, token_scores_of_logits
 from tunewright.models import Model
-from tunewright.models.heads import ClassificationHead
+from tunewright.models.heads import Head
 
 Precision = Literal["float32", "bfloat16"]
 LossFunction = Callable[["Engine", Batch], Loss]
@@ -66,7 +67,7 @@ class Engine:
         parameters: what is trained, by stable name; empty for evaluation only.
         probed: how the model takes trees.
         precision: what products run in; trained weights and sums stay float32.
-        head: a classification head on the body, when the objective reads one.
+        head: a task head on the body, when the objective reads one.
     """
 
     def __init__(
@@ -76,7 +77,7 @@ class Engine:
         probed: Probed = Probed(),  # noqa: B008 - an immutable value
         *,
         precision: Precision = "float32",
-        head: ClassificationHead | None = None,
+        head: Head | None = None,
     ) -> None:
         self.model, self.probed = model, probed
         self.layout: LayoutName = probed.layout
@@ -140,7 +141,7 @@ class Engine:
         self.first.optimizer = optimizer
 
     @property
-    def head(self) -> ClassificationHead | None:
+    def head(self) -> Head | None:
         """The head of a bank of one."""
         return self.first.head
 
@@ -156,15 +157,19 @@ class Engine:
     # ---- trees to numbers -------------------------------------------------------------------------------------------------
 
     def collate(self, trees: Sequence[Tree]) -> Batch:
-        """The trees as tensors in this engine's layout."""
-        pad = pad_of(self.model)
+        """The trees as tensors in this engine's layout, behind the virtual tokens of their tunings."""
+        pad, begins = pad_of(self.model), self.model.lanes.begins
         if any(tree.tuning != trees[0].tuning for tree in trees):
             trees = sorted(trees, key=lambda tree: tree.tuning)  # each tuning's tokens stand together: one lane
+        edges = self.model.lanes.edges
         if self.layout == "forest":
-            return layouts.forest(trees).to(self.device)
-        if self.layout == "padded":
-            return layouts.padded(trees, pad).to(self.device)
-        return layouts.sequence_to_sequence(trees, pad, start_of(self.model)).to(self.device)
+            apart = standing.disagreeing(trees, edges)
+            batch = layouts.forest(trees, begins, joined=self.model.kind == "encoder", apart=apart)
+        elif self.layout == "padded":
+            batch = layouts.padded(trees, pad, begins)
+        else:
+            batch = layouts.sequence_to_sequence(trees, pad, start_of(self.model), begins)
+        return (standing.placed(batch, trees, edges) if edges else batch).to(self.device)
 
     def autocast(self) -> AbstractContextManager[object]:
         """The context in which products run in the engine's precision."""
@@ -188,6 +193,16 @@ class Engine:
         needed_N = batch.whole.rows_N if rows_N is batch.rows_N else None
         return self._once(batch.whole, needed_N)[rows_N]
 
+    @contextlib.contextmanager
+    def sharing(self, batch: Batch) -> Iterator[None]:
+        """Inside, the hidden states of `batch` and its parts are computed once, whoever asks for them how often."""
+        before = self._shared
+        self._shared = before or (batch.whole, {})
+        try:
+            yield
+        finally:
+            self._shared = before
+
     def _once(self, batch: Batch, needed_N: Tensor | None) -> Tensor:
         if self._shared is None or self._shared[0] is not batch:
             return self._body(batch, needed_N)
@@ -210,7 +225,7 @@ class Engine:
             with self.narrow.to(rows_N):
                 return network(**given)
 
-        with self.model.lanes.during(batch.lanes):
+        with self.model.lanes.during(batch.lanes, places=batch.places):
             output = narrowed() if self.prefix is None else self.prefix.hidden(batch, narrowed, lambda: network(**given))
         return output.last_hidden_state.flatten(0, 1)  # pyright: ignore[reportOptionalMemberAccess]
 
@@ -220,7 +235,7 @@ class Engine:
     def target_logits(self, batch: Batch) -> Tensor:
         """[N, V] logits at the targets from the model's own head: encoder-decoders, and heads that ours does not reproduce."""
         network: nn.Module = self.model.network
-        with self.model.lanes.during(batch.lanes):
+        with self.model.lanes.during(batch.lanes, places=batch.places):
             if batch.source_BT is not None:
                 output = network(
                     input_ids=batch.source_BT,
@@ -245,10 +260,10 @@ class Engine:
             return self.language_head.cross_entropy(hidden_ND, batch.targets_N, batch.weights_N)
 
     def label_logits(self, batch: Batch) -> Tensor:
-        """[S, C] float32 class logits of every segment, from the classification head."""
+        """What the task head gives, float32: [S, C] of a head on segments; [U, C] of one on tokens, for segments' own tokens."""
         head = self.member_of(batch).head
         if head is None:
-            raise ValueError("this engine has no classification head")
+            raise ValueError("this engine has no task head")
         with self.autocast():
             hidden_TD = self.hidden(batch)
         lengths_S = batch.spans_S2[:, 1] - batch.spans_S2[:, 0]
@@ -301,12 +316,9 @@ class Engine:
 
     def _add_together(self, batch: Batch, losses: Mapping[int, LossFunction]) -> None:
         """One forward and one backward pass for all tunings of a batch; each loss sees its own part."""
-        self._shared = (batch, {})
-        try:
+        with self.sharing(batch):
             parts = {slot: batch.part(slot) for slot in losses if batch.has(slot)}
             found = {slot: losses[slot](self, part) for slot, part in parts.items()}
-        finally:
-            self._shared = None
         # A loss that is not finite stays out of the sum: the tunings share no parameter, so it is its own tuning's affair alone.
         for slot, value in found.items():
             self._note(self.members[slot], parts[slot], value)
@@ -349,6 +361,8 @@ class Engine:
         """Set the trained tensors to `values` (the best ones, those of a checkpoint)."""
         for name, parameter in self.parameters.items():
             parameter.copy_(values[name])
+        if self.first.restored is not None:
+            self.first.restored()
 
     def check_finite(self) -> None:
         """Raise `DivergedError` naming the first trained tensor that holds a number that is not finite."""

@@ -24,7 +24,7 @@ from tunewright.core.errors import ConfigurationError
 from tunewright.core.seeds import derive
 from tunewright.core.units import bytes_text
 from tunewright.engine.device import has_vnni
-from tunewright.engine.linear import hand_over
+from tunewright.engine.linear import OwnProduct, hand_over
 from tunewright.engine.loss import Loss
 from tunewright.models.sites import linear_layers
 
@@ -42,7 +42,7 @@ AGREEMENT = 0.99  # least cosine between the gradients with and without quantisa
 _int_mm = torch._int_mm  # pyright: ignore[reportPrivateImportUsage]
 
 
-class Int8Linear(nn.Linear):
+class Int8Linear(nn.Linear, OwnProduct):
     """A frozen linear layer with its weight in bytes, in the place of an `nn.Linear` or of GPT-2's `Conv1D`.
 
     Args:
@@ -76,7 +76,20 @@ class Int8Linear(nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:
         """[..., inputs] to [..., outputs], in the dtype of the input or of autocast."""
-        return _Int8Product.apply(input, self.quantised_OI, self.scale_O, 1 / self.column_I, self.bias)
+        return _Int8Product.apply(input, self, self.bias)
+
+    def ahead(self, x: Tensor) -> Tensor:
+        """W x + b, without a graph, in the dtype of x."""
+        x_TI, scale_T1 = _quantised(x.flatten(0, -2) * (1 / self.column_I))
+        y_TO = _int_mm(x_TI, self.quantised_OI.T).float().mul_(scale_T1).mul_(self.scale_O)
+        if self.bias is not None:
+            y_TO += self.bias
+        return y_TO.to(x.dtype).view(*x.shape[:-1], self.out_features)
+
+    def back(self, dy_TO: Tensor) -> Tensor:
+        """W^T dy, in the dtype of dy."""
+        slope_TO, scale_T1 = _quantised(dy_TO * self.scale_O)
+        return _int_mm(slope_TO, self.quantised_OI).float().mul_(scale_T1).mul_(1 / self.column_I).to(dy_TO.dtype)
 
     @property
     def weight(self) -> nn.Parameter:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -87,27 +100,19 @@ class Int8Linear(nn.Linear):
 
 class _Int8Product(torch.autograd.Function):
     @staticmethod
-    def forward(context: Any, x: Tensor, quantised_OI: Tensor, scale_O: Tensor, inverse_I: Tensor, bias_O: Tensor | None) -> Tensor:
-        context.weight, context.dtype = (quantised_OI, scale_O, inverse_I), x.dtype
-        dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
-        x_TI, scale_T1 = _quantised(x.flatten(0, -2) * inverse_I)
-        y_TO = _int_mm(x_TI, quantised_OI.T).float().mul_(scale_T1).mul_(scale_O)
-        if bias_O is not None:
-            y_TO += bias_O
-        return y_TO.to(dtype).view(*x.shape[:-1], len(scale_O))
+    def forward(context: Any, x: Tensor, layer: Int8Linear, bias_O: Tensor | None) -> Tensor:
+        context.layer, context.shape, context.dtype = layer, x.shape, x.dtype
+        return layer.ahead(x.to(torch.get_autocast_dtype("cpu")) if torch.is_autocast_enabled("cpu") else x)
 
     @staticmethod
     def backward(context: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        quantised_OI, scale_O, inverse_I = context.weight
         grad_TO = grad.flatten(0, -2)
         grad_x = grad_bias = None
         if context.needs_input_grad[0]:
-            slope_TO, scale_T1 = _quantised(grad_TO * scale_O)
-            grad_TI = _int_mm(slope_TO, quantised_OI).float().mul_(scale_T1).mul_(inverse_I)
-            grad_x = grad_TI.to(context.dtype).view(*grad.shape[:-1], len(inverse_I))
-        if context.needs_input_grad[4]:
+            grad_x = context.layer.back(grad_TO).to(context.dtype).view(context.shape)
+        if context.needs_input_grad[2]:
             grad_bias = grad_TO.sum(0, dtype=torch.float32)
-        return grad_x, None, None, None, grad_bias
+        return grad_x, None, grad_bias
 
 
 def _quantised(values_TD: Tensor) -> tuple[Tensor, Tensor]:
@@ -224,6 +229,13 @@ def quantise(
 def _frozen_layers(network: PreTrainedModel, smallest: int) -> tuple[dict[str, nn.Linear | Conv1D], int]:
     """The layers to quantise, by path, and how many linear layers there are."""
     layers = {path: layer for path, layer in linear_layers(network).items() if not layer.weight.requires_grad}
+    held = next((path for path in layers if path.endswith(".base_layer")), None)  # what PEFT calls the layer that it wraps
+    if held is not None:
+        raise ConfigurationError(
+            f"'{held.removesuffix('.base_layer')}' is wrapped by PEFT, which reads its weight as numbers",
+            where=KEY,
+            hint="Leave it out, or use a method with an entry of its own (`method: lora`).",
+        )
     tied = {id(weight) for module in network.modules() if isinstance(module, nn.Embedding) for weight in module.parameters()}
     chosen: dict[str, nn.Linear | Conv1D] = {}
     for path, layer in layers.items():

@@ -11,7 +11,7 @@ Cost: one gather and one scatter around attention's output and one pair around t
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Literal
 
 import torch
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx, once_differentiable
 
 from tunewright.engine.around import Around, Forward
+from tunewright.engine.changes.host import Changes, changes_on
 from tunewright.engine.linear.carrying import Carrying
 from tunewright.models import Model
 from tunewright.models.lanes import Lane, Lanes
@@ -56,7 +57,7 @@ class Narrow:
         standing: list[tuple[nn.Module, Part]] = [
             (self.model.network.get_submodule(path), part) for path, part in self.parts.items()
         ]
-        around = [Around(layer, once.wraps(part)) for layer, part in standing if not _shares_its_input(layer, part)]
+        around = [once.stand(layer, part) for layer, part in standing if not _shares_its_input(layer, part)]
         try:
             yield
         finally:
@@ -109,51 +110,24 @@ class _Pass:
     def __init__(self, lanes: Lanes, rows_N: Tensor) -> None:
         self.lanes, self.rows = lanes, rows_N
         # What the MLP's first layer was given and what was gathered from it: the second is handed the very same tensor.
-        self._given: Tensor | None = None
-        self._gathered: Tensor | None = None
+        self.given: Tensor | None = None
+        self.gathered: Tensor | None = None
         self._runs: tuple[tuple[Lane, ...], tuple[Lane, ...]] = ((), ())
 
-    def wraps(self, part: Part) -> Callable[[Forward], Forward]:
-        """What to put around a layer."""
-        return {"whole": self._whole, "entry": self._entry, "exit": self._exit}[part]
+    def stand(self, layer: nn.Module, part: Part) -> Around | _Hooked:
+        """Give a layer fewer rows from now on; what changes its hidden states is given those too."""
+        changes = changes_on(layer)
+        return Around(layer, _Layer(self, part).wraps) if changes is None else _Hooked(_Layer(self, part), layer, changes)
 
-    def _whole(self, plain: Forward) -> Forward:
-        def forward(x: Tensor) -> Any:
-            if not self._pays(x):
-                return plain(x)
-            with self.lanes.during(self._lowered()):
-                y = plain(_gather(x, self.rows))
-            return _scatter(y, self.rows, x.shape)
-
-        return forward
-
-    def _entry(self, plain: Forward) -> Forward:
-        def forward(x: Tensor) -> Any:
-            if not self._pays(x):
-                return plain(x)
-            if self._given is not x or self._gathered is None:
-                self._given, self._gathered = x, _gather(x, self.rows)
-            with self.lanes.during(self._lowered()):
-                return plain(self._gathered)
-
-        return forward
-
-    def _exit(self, plain: Forward) -> Forward:
-        def forward(x: Tensor) -> Any:
-            if self._given is None:
-                return plain(x)
-            shape, self._given, self._gathered = self._given.shape, None, None
-            with self.lanes.during(self._lowered()):
-                y = plain(x)
-            return _scatter(y, self.rows, shape)
-
-        return forward
-
-    def _pays(self, x: Tensor) -> bool:
+    def pays(self, x: Tensor) -> bool:
+        """Whether the rows are few among those of x."""
         return len(self.rows) <= WORTH_IT * (x.numel() // x.shape[-1])
 
+    def lowered(self) -> AbstractContextManager[None]:
+        """Inside, lanes are counted in rows: what attached modules must see beside a narrowed x."""
+        return self.lanes.during(self._lowered(), rows=self.rows)
+
     def _lowered(self) -> tuple[Lane, ...]:
-        """The lanes counted in rows: what attached modules must see beside a narrowed x."""
         runs = self.lanes.runs
         if len(runs) > 1 and self._runs[0] is not runs:
             bounds = torch.tensor([(run.start, run.stop) for run in runs], device=self.rows.device)
@@ -161,6 +135,85 @@ class _Pass:
             lowered = tuple(Lane(run.tuning, start, stop) for run, (start, stop) in zip(runs, places, strict=True))
             self._runs = (runs, lowered)
         return self._runs[1] if len(runs) > 1 else tuple(Lane(run.tuning, 0, len(self.rows)) for run in runs)
+
+
+class _Layer:
+    """One layer that is given fewer rows."""
+
+    def __init__(self, once: _Pass, part: Part) -> None:
+        self._once, self._part = once, part
+        self._shape: torch.Size | None = None
+
+    def enter(self, x: Tensor) -> tuple[bool, Tensor]:
+        """Whether the layer is narrowed in this call, and what it is given in place of x."""
+        once = self._once
+        if self._part == "exit":
+            if once.given is None:
+                return False, x
+            self._shape, once.given, once.gathered = once.given.shape, None, None
+            return True, x
+        if not once.pays(x):
+            return False, x
+        if self._part == "whole":
+            self._shape = x.shape
+            return True, _gather(x, once.rows)
+        if once.given is not x or once.gathered is None:
+            once.given, once.gathered = x, _gather(x, once.rows)
+        return True, once.gathered
+
+    def lowered(self) -> AbstractContextManager[None]:
+        """Inside, lanes are counted in the rows of this pass."""
+        return self._once.lowered()
+
+    def leave(self, y: Tensor) -> Tensor:
+        """What the network sees of a narrowed layer's output."""
+        return y if self._shape is None else _scatter(y, self._once.rows, self._shape)
+
+    def wraps(self, plain: Forward) -> Forward:
+        """What runs in place of the layer's forward."""
+
+        def forward(x: Tensor) -> Any:
+            narrowed, x = self.enter(x)
+            if not narrowed:
+                return plain(x)
+            with self.lowered():
+                y = plain(x)
+            return self.leave(y)
+
+        return forward
+
+
+class _Hooked:
+    """The same for a layer whose input or output is changed by hooks: first and last of all hooks, so that these see the rows."""
+
+    def __init__(self, layer: _Layer, module: nn.Module, changes: Changes) -> None:
+        self._layer, self._changes = layer, changes
+        self._inside: AbstractContextManager[None] | None = None
+        self._handles = (
+            module.register_forward_pre_hook(self._before, prepend=True),
+            module.register_forward_hook(self._after, always_call=True),  # the lanes are put back when a pass is broken off too
+        )
+        changes.narrowed = True
+
+    def _before(self, _module: nn.Module, given: tuple[Tensor, ...]) -> tuple[Tensor]:
+        narrowed, x = self._layer.enter(given[0])
+        if narrowed:
+            self._inside = self._layer.lowered()
+            self._inside.__enter__()
+        return (x,)
+
+    def _after(self, _module: nn.Module, _given: tuple[Tensor, ...], output: Tensor | None) -> Tensor | None:
+        if self._inside is None:
+            return output
+        self._inside.__exit__(None, None, None)
+        self._inside = None
+        return None if output is None else self._layer.leave(output)
+
+    def remove(self) -> None:
+        """The layer is given everything again."""
+        self._changes.narrowed = False
+        for handle in self._handles:
+            handle.remove()
 
 
 def _gather(x: Tensor, rows_N: Tensor) -> Tensor:

@@ -8,7 +8,9 @@ import torch
 from torch import nn
 
 from tunewright.engine.attention import FOREST
+from tunewright.engine.attention.own import OWN
 from tunewright.models import Model
+from tunewright.models.attached import Attached
 
 LayoutName = Literal["forest", "padded", "sequence_to_sequence"]
 
@@ -29,6 +31,7 @@ def use_layout(model: Model, layout: LayoutName) -> None:
     """Set the attention that a layout needs: forest attention, or the model's own for padded sequences."""
     # Families without SDPA (Gemma 2 caps its scores) say so by this flag of transformers; eager serves every family.
     own = "sdpa" if model.network._supports_sdpa else "eager"
+    own = OWN[own] if model.lanes.keyed else own  # the same, with the keys and values of virtual tokens
     wanted = FOREST if layout == "forest" else own
     if model.network.config._attn_implementation != wanted:
         model.network.set_attn_implementation(wanted)
@@ -43,6 +46,14 @@ def hold_in_bfloat16(model: Model) -> None:
         id(parameter) for module in model.network.modules() if isinstance(module, nn.Embedding) for parameter in module.parameters()
     }
     for module in model.network.modules():
-        frozen = not any(parameter.requires_grad for parameter in module.parameters(recurse=False))  # a trained bias stays a master
-        if isinstance(module, nn.Linear) and frozen and id(module.weight) not in tied:
+        if isinstance(module, nn.Linear) and not _learns(module) and id(module.weight) not in tied:
             module.to(torch.bfloat16)
+
+
+def _learns(module: nn.Module) -> bool:
+    """Whether anything below is a master: a trained bias, or what PEFT holds in layers that call themselves linear.
+
+    What methods of ours attach takes care of its own precision.
+    """
+    own = (inner for inner in module.modules() if not isinstance(inner, Attached))
+    return any(parameter.requires_grad for inner in own for parameter in inner.parameters(recurse=False))

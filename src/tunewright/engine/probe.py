@@ -7,6 +7,7 @@ packed row; the comparison finds them, and the padded layout takes over.
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -20,20 +21,32 @@ from tunewright.models import Model
 TOLERANCE = 2e-4  # of the largest value; float32 reordering gives 1e-6, a leak 1e-1
 
 
-def probe(model: Model) -> Probed:
-    """Compare a small forest with its segments run alone, on `model` as it stands; the network is left in the layout chosen."""
+def probe(model: Model, layouts: Sequence[str] = ("forest",)) -> Probed:
+    """Compare a small forest with its segments run alone, on `model` as it stands; the network is left in the layout chosen.
+
+    Args:
+        layouts: those that the tuning on the model serves (`Method.layouts`); without "forest" among them, rows are padded.
+    """
     if model.kind == "encoder_decoder":
         return Probed("sequence_to_sequence", 0, 0.0, False, "encoder-decoders are trained padded, with the model's own head")
     trees = _trees(model)
     was_training = model.network.training
     model.network.eval()
     try:
-        found = _compare(model, trees)
+        found = _compare(model, trees) if "forest" in layouts else _held(model, trees)
         engine = Engine(model, probed=found)
         batch = engine.collate(trees)
         return found._replace(narrows=engine.narrow.agrees(lambda: engine.hidden(batch)))
     finally:
         model.network.train(was_training)
+
+
+@torch.no_grad()
+def _held(model: Model, trees: list[Tree]) -> Probed:
+    """Padded, whatever the base would take: the method asks for it."""
+    padded = Engine(model, probed=Probed("padded"))
+    own_head = model.kind == "encoder" or _difference(_own(padded, trees[0]), _outputs(padded, [trees[0]])) <= TOLERANCE
+    return Probed("padded", 0, float("inf"), own_head, "the method asks for it, so rows are padded")
 
 
 @torch.no_grad()

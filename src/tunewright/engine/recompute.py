@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from tunewright.engine.around import Around, Forward, stands_around
+from tunewright.engine.changes.host import Changes
 from tunewright.models import Model
 
 
@@ -47,10 +48,11 @@ class Recomputing:
         def forward(*inputs: Any, **named: Any) -> Any:
             if not self.on or not torch.is_grad_enabled() or _is_narrowed(block) or not _learns(block, inputs, named):
                 return plain(*inputs, **named)
-            runs = lanes.runs  # what attached modules read must be the same the second time, when the engine has moved on
+            # What attached modules read must be the same the second time, when the engine has moved on.
+            runs, standing, places, rows = lanes.runs, lanes.standing, lanes.places, lanes.rows
 
             def again(*inputs: Any, **named: Any) -> Any:
-                with lanes.during(runs):
+                with lanes.during(runs, standing=standing, places=places, rows=rows):
                     return plain(*inputs, **named)
 
             return checkpoint(again, *inputs, use_reentrant=False, **named)
@@ -60,7 +62,8 @@ class Recomputing:
 
 def _is_narrowed(block: nn.Module) -> bool:
     """Whether layers inside compute fewer rows in this pass: they keep little, and in the backward pass would be whole again."""
-    return any(stands_around(module) for module in block.modules() if module is not block)
+    inner = (module for module in block.modules() if module is not block)
+    return any(module.narrowed if isinstance(module, Changes) else stands_around(module) for module in inner)
 
 
 def _learns(block: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> bool:

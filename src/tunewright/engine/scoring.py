@@ -87,7 +87,7 @@ def score_trees(engine: Engine, trees: Sequence[Tree], *, token_budget: int = BU
 def _measured(engine: Engine, trees: Sequence[Tree], token_budget: int, count: int) -> tuple[list[float], list[int], list[bool]]:
     """For each of `count` segments: the sum of log p, how many targets, and whether all of them are the most probable tokens."""
     if engine.layout == "forest":
-        trees = [found.tree for found in shared(trees, token_budget)]
+        trees = [found.tree for found in shared(trees, token_budget, edges=engine.model.lanes.edges)]
     sums = torch.zeros(count, dtype=torch.float64)
     counts, misses = torch.zeros(count, dtype=torch.long), torch.zeros(count, dtype=torch.long)
     tunings = frozenset(tree.tuning for tree in trees)

@@ -53,6 +53,37 @@ def test_a_carrying_network_is_the_same_network(family: str):
     assert torch.equal(logits(model), plain)
 
 
+@pytest.mark.parametrize("family", ["llama", "gpt2", "bert"])
+@pytest.mark.parametrize("narrow", [False, True], ids=["float32", "bfloat16"])
+def test_outputs_with_gains_of_their_own_stand_beside_others(family: str, narrow: bool):
+    """DoRA's rows between those of a plain LoRA and of nobody; sites of one block with different ranks and scales."""
+    methods = (
+        LoRA(rank=2, dora=True),
+        LoRA(rank=3),
+        LoRA(rank=4, dora=True, rank_pattern={"mlp.up": 2}, alpha_pattern={"mlp.up": 3}),
+    )
+    model = tiny(family)
+    for index, method in enumerate(methods):
+        roughened(model, method, index)
+    ids = torch.arange(10, 46).view(3, 12)
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=narrow):
+        with model.lanes.during([Lane(2, 0, 12), Lane(1, 12, 24), Lane(0, 24, 36)]):
+            found = model.network(input_ids=ids)[0]
+        found.float().pow(2).mean().backward()
+        for row, number in enumerate((2, 1, 0)):
+            alone = tiny(family)
+            tuning = roughened(alone, methods[number], number)
+            wanted = alone.network(input_ids=ids)[0][row]
+            close = 0.3 if narrow else 1e-4
+            torch.testing.assert_close(found[row].float(), wanted.float(), rtol=close, atol=close)
+            (alone.network(input_ids=ids[row][None])[0].float().pow(2).mean() / 3).backward()
+            held = dict(model.network.named_parameters())
+            for path, layer in tuning.layers.items() if not narrow else ():
+                for name, parameter in layer.named_parameters():
+                    grad = held[f"{path}.lora_{number}.{name}"].grad
+                    assert float((grad - parameter.grad).norm() / parameter.grad.norm()) < 1e-3, (path, name)
+
+
 METHODS = (LoRA(rank=2), LoRA(rank=5, alpha=3, targets=("attention.query", "mlp.up")), LoRA(rank=2, alpha=1))
 
 

@@ -45,7 +45,7 @@ def made(count: int, cuts: tuple[Cut, ...], dtype: torch.dtype = torch.float64) 
 
 def reference(x: Tensor, layers: list[Frozen], cuts: tuple[Cut, ...], pairs: list[Tensor]) -> list[Tensor]:
     flat = x.reshape(-1, I)
-    outputs = [flat @ weight + (0 if bias is None else bias) for weight, bias in layers]
+    outputs = [flat @ layer.weight_IO + (0 if layer.bias_O is None else layer.bias_O) for layer in layers]
     rest = iter(pairs)
     for cut in cuts:
         start = cut.start

@@ -46,6 +46,8 @@ def test_both_sides_together_are_the_whole(family: str, cut: int):
     [
         ("llama", LoRA(rank=2, targets=("linear",)), 0),
         ("llama", LoRA(rank=2, targets=(UPPER,)), 1),
+        ("llama", LoRA(rank=2, targets=("embedding", UPPER)), 0),
+        ("bert", LoRA(rank=2, targets=("position_embeddings", UPPER)), 0),
         ("llama", LoRA(rank=2, targets=("head",)), 2),
         ("gpt2", LoRA(rank=2, targets=(UPPER,)), 1),
         ("bert", LoRA(rank=2, targets=(UPPER,)), 1),
@@ -65,6 +67,13 @@ def test_training_begins_at_the_lowest_trained_block(family: str, method, cut: i
     model = tiny(family)
     tuning = method.attach(model, 0)
     assert lowest_trainable_block(model, tuning.parameters()) == cut
+
+
+def test_several_tunings_on_the_embeddings_are_below_too():
+    model = tiny("llama")
+    for seed in range(2):
+        tuning = LoRA(rank=2, targets=("embedding", UPPER)).attach(model, seed)
+    assert lowest_trainable_block(model, tuning.parameters()) == 0
 
 
 def test_a_head_is_above_and_a_soft_prompt_is_below():

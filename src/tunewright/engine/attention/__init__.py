@@ -16,6 +16,7 @@ from tunewright.engine.attention.choice import Choice, choose
 from tunewright.engine.attention.dense import dense_mask
 from tunewright.engine.attention.flex import flex
 from tunewright.engine.attention.options import Options, compute_dtype
+from tunewright.engine.attention.own import keyed
 from tunewright.engine.attention.varlen import packed
 from tunewright.engine.layout import Layout
 
@@ -68,6 +69,7 @@ def forest_attention(
     if forest.total != query_1HTD.shape[2] or forest.total != key_1HTD.shape[2]:
         asked = f"{query_1HTD.shape[2]} queries and {key_1HTD.shape[2]} keys"
         raise ForestUnsupportedError(f"forest attention cannot serve this call: {asked}, a layout of {forest.total} tokens")
+    key_1HTD, value_1HTD = keyed(module, key_1HTD, value_1HTD)
     scale = query_1HTD.shape[3] ** -0.5 if scaling is None else scaling
     options = Options(bool(module.is_causal), scale, sliding_window, softcap, dropout)
     dtype = compute_dtype(value_1HTD)

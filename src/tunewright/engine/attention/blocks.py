@@ -49,39 +49,33 @@ def blockwise(query_1HTD: Tensor, key_1KTD: Tensor, value_1KTD: Tensor, layout: 
 
 
 class _Rows(NamedTuple):
-    """Queries folded, [N, G * D]; keys and values as they stand, [K, T, D], and folded, [apart, D]."""
+    """Queries folded, [N, G * D]; keys and values as they stand, [T * K, D]."""
 
     query_ND: Tensor
-    key_KTD: Tensor
-    value_KTD: Tensor
-    folded_keys: Tensor
-    folded_values: Tensor
+    key_PD: Tensor
+    value_PD: Tensor
 
     def for_scores(self) -> _Rows:
         """Queries and keys as scores are computed from them: in float32, for a score of 20 in bfloat16 is wrong by up to 0.06."""
         if self.query_ND.dtype.itemsize > 2:
             return self
-        return self._replace(query_ND=self.query_ND.float(), key_KTD=self.key_KTD.float(), folded_keys=self.folded_keys.float())
+        return self._replace(query_ND=self.query_ND.float(), key_PD=self.key_PD.float())
 
-    def query(self, block: Block, heads: int) -> Tensor:
+    def query(self, block: Block) -> Tensor:
         """[count * K, L * G, D]."""
-        return self.query_ND[block.folded].view(heads * block.count, -1, self.key_KTD.shape[2])
+        width = self.key_PD.shape[1]
+        rows = block.length * self.query_ND.shape[1] // width
+        return self.query_ND[block.folded].view(-1, rows, width)
 
     def keys(self, block: Block, values: bool = False) -> Tensor:
-        """[count * K, C, D] keys (or values): a view wherever the block's keys stand in one run."""
-        if block.own is None:
-            folded = self.folded_values if values else self.folded_keys
-            return folded[block.folded].view(-1, block.length, folded.shape[1])
-        whole_KTD = self.value_KTD if values else self.key_KTD
-        heads, _, width = whole_KTD.shape
+        """[count * K, C, D] keys (or values): a view where they stand in one run."""
+        rows_PD = self.value_PD if values else self.key_PD
+        if block.index is not None:
+            return rows_PD.index_select(0, block.index).view(-1, block.columns, rows_PD.shape[1])
+        assert block.own is not None
+        heads = (block.places.stop - block.places.start) // block.columns
         start, stop = block.own
-        if block.count == 1:
-            own = whole_KTD[:, start:stop]
-            context = [whole_KTD[:, low:high] for low, high in block.context]
-            return torch.cat([*context, own], dim=1) if context else own
-        own = whole_KTD[:, start : start + block.count * block.length].unflatten(1, (block.count, block.length))
-        context = [whole_KTD[:, None, low:high].expand(-1, block.count, -1, -1) for low, high in block.context]
-        return torch.cat([*context, own], dim=2).view(heads * block.count, block.columns, width)
+        return rows_PD.view(-1, heads, rows_PD.shape[1])[start:stop].transpose(0, 1)
 
 
 class _Blockwise(torch.autograd.Function):
@@ -95,7 +89,7 @@ class _Blockwise(torch.autograd.Function):
         made: list[Tensor | None] = []
         exact = rows.for_scores()
         for block in plan.blocks:
-            weights = _weights(exact, block, options, _dropped(rows, block, options, heads))
+            weights = _weights(exact, block, options, _dropped(rows, block, options))
             output = folded[block.folded].view(key_heads * block.count, -1, value_width)
             torch.bmm(_thinned(weights, options), rows.keys(block, values=True), out=output)
             made.extend(weights if keep else (None, weights.kept, None))
@@ -107,19 +101,19 @@ class _Blockwise(torch.autograd.Function):
     def backward(context: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         plan, options = context.plan, context.options
         saved = context.saved_tensors  # asked once: where activations are recomputed, a second time is an error
-        rows, made = _Rows(*saved[:5]), saved[5:]
+        rows, made = _Rows(*saved[:3]), saved[3:]
         (_, heads, total, _), (_, key_heads, _, value_width) = context.shapes
         grad_NV = _rows_of(grad.to(rows.query_ND.dtype), key_heads).index_select(0, plan.fold_N)
         if plan.padding is not None:
             grad_NV.index_fill_(0, plan.padding, 0)
-        slopes = _Slopes(rows, plan, heads)
+        slopes = _Slopes(rows, plan)
         exact = rows.for_scores() if made and made[0] is None else rows
         for number, block in enumerate(plan.blocks):
             plain, kept, tanh = made[3 * number : 3 * number + 3]
             weights = _weights(exact, block, options, kept) if plain is None else Weights(plain, kept, tanh)
             slope = grad_NV[block.folded].view(key_heads * block.count, -1, value_width)
             slopes.add(block, weights, slope, options)
-        return (*slopes.done(total), None, None)
+        return (*slopes.done(total, heads), None, None)
 
 
 def _rows_of(states_1THD: Tensor, key_heads: int) -> Tensor:
@@ -129,17 +123,13 @@ def _rows_of(states_1THD: Tensor, key_heads: int) -> Tensor:
 
 def _fold(query: Tensor, key: Tensor, value: Tensor, plan: Plan) -> _Rows:
     """Everything in the order of the plan, in the dtype of keys and values."""
-    key_heads = key.shape[1]
-    query_ND = _rows_of(query.transpose(1, 2), key_heads).index_select(0, plan.fold_N).to(key.dtype)
-    index = plan.fold_N[: plan.apart]
-    folded = [_rows_of(states.transpose(1, 2), key_heads).index_select(0, index) for states in (key, value)]
-    return _Rows(query_ND, key[0], value[0], *folded)
+    query_ND, key_PD, value_PD = (_rows_of(states.transpose(1, 2), key.shape[1]) for states in (query, key, value))
+    return _Rows(query_ND.index_select(0, plan.fold_N).to(key.dtype), key_PD, value_PD)
 
 
 def _weights(rows: _Rows, block: Block, options: Options, kept: Tensor | None) -> Weights:
     """The softmax of a block, in the dtype of the values; `rows` as they are for scores."""
-    heads, dtype = rows.key_KTD.shape[0], rows.value_KTD.dtype
-    query = rows.query(block, heads)
+    dtype, query = rows.value_PD.dtype, rows.query(block)
     scores = query.new_empty((*query.shape[:2], block.columns))
     torch.baddbmm(scores, query, rows.keys(block).transpose(1, 2), beta=0, alpha=options.scale, out=scores)
     tanh = None
@@ -147,16 +137,16 @@ def _weights(rows: _Rows, block: Block, options: Options, kept: Tensor | None) -
         tanh = scores.div_(options.softcap).tanh_()
         scores = tanh * options.softcap
     if block.mask is not None:
-        parted = scores.view(heads, block.count, block.length, -1, block.columns)
+        parted = scores.view(-1, block.count, block.length, query.shape[1] // block.length, block.columns)
         parted[..., block.columns - block.mask.shape[-1] :].add_(block.mask)
     return Weights(torch.softmax(scores, -1, out=scores).to(dtype), kept, None if tanh is None else tanh.to(dtype))
 
 
-def _dropped(rows: _Rows, block: Block, options: Options, heads: int) -> Tensor | None:
+def _dropped(rows: _Rows, block: Block, options: Options) -> Tensor | None:
     """Which weights stay, drawn at random."""
     if not options.dropout:
         return None
-    shape = (rows.key_KTD.shape[0] * block.count, block.length * heads // rows.key_KTD.shape[0], block.columns)
+    shape = (*rows.query(block).shape[:2], block.columns)
     return torch.empty(shape, dtype=torch.bool, device=rows.query_ND.device).bernoulli_(1 - options.dropout)
 
 
@@ -168,24 +158,18 @@ def _thinned(weights: Weights, options: Options) -> Tensor:
 
 
 class _Slopes:
-    """The gradients of queries, keys and values while blocks add to them."""
+    """The gradients of queries, keys and values while blocks write theirs."""
 
-    def __init__(self, rows: _Rows, plan: Plan, heads: int) -> None:
-        self.rows, self.plan, self.heads = rows, plan, heads
+    def __init__(self, rows: _Rows, plan: Plan) -> None:
+        self.rows, self.plan = rows, plan
         self.query_ND = torch.empty_like(rows.query_ND)
-        widths = (rows.key_KTD.shape[2], rows.value_KTD.shape[2])
-        # One row more than there are: where keys without a folded place find their zero.
-        self.folded = [rows.query_ND.new_empty((plan.apart + 1, width)) for width in widths]
-        for folded in self.folded:
-            folded[plan.apart :].zero_()
-        self.later: list[tuple[Block, Tensor, Tensor]] = []
+        self.key, self.value = (rows.query_ND.new_empty((plan.places, one.shape[1])) for one in (rows.key_PD, rows.value_PD))
 
     def add(self, block: Block, weights: Weights, slope: Tensor, options: Options) -> None:
         """What one block gives; `slope` is the gradient of its output, [count * K, L * G, D]."""
         rows = self.rows
-        key_heads = rows.key_KTD.shape[0]
-        query, keys = rows.query(block, key_heads), rows.keys(block)
-        key_slope, value_slope = self._places(block, keys.shape[0])
+        query, keys = rows.query(block), rows.keys(block)
+        key_slope, value_slope = (one[block.places].view(len(query), block.columns, -1) for one in (self.key, self.value))
         torch.bmm(_thinned(weights, options).transpose(1, 2), slope, out=value_slope)
         scores = torch.bmm(slope, rows.keys(block, values=True).transpose(1, 2))
         if weights.kept is not None:
@@ -196,41 +180,14 @@ class _Slopes:
         query_slope = self.query_ND[block.folded].view(query.shape)
         torch.baddbmm(query_slope, scores, keys, beta=0, alpha=options.scale, out=query_slope)
         torch.baddbmm(key_slope, scores.transpose(1, 2), query, beta=0, alpha=options.scale, out=key_slope)
-        if block.own is not None:
-            self.later.append((block, key_slope, value_slope))
 
-    def _places(self, block: Block, batch: int) -> tuple[Tensor, Tensor]:
-        """Where the gradients of the block's keys and values are written, [count * K, C, D]."""
-        if block.own is None:
-            one, other = (folded[block.folded].view(batch, block.columns, -1) for folded in self.folded)
-        else:
-            one, other = (folded.new_empty((batch, block.columns, folded.shape[1])) for folded in self.folded)
-        return one, other
-
-    def done(self, total: int) -> tuple[Tensor, Tensor, Tensor]:
+    def done(self, total: int, heads: int) -> tuple[Tensor, Tensor, Tensor]:
         """The three gradients, [1, H, T, D] each."""
-        query = self.query_ND.index_select(0, self.plan.unfold).view(1, total, self.heads, -1)
-        key_heads = self.rows.key_KTD.shape[0]
-        spread = [folded.index_select(0, self.plan.unfold_keys).view(total, key_heads, -1) for folded in self.folded]
-        if self.later:  # sums of many parts are kept in float32
-            spread = [states if states.dtype == torch.float64 else states.float() for states in spread]
-        for block, *parts in self.later:
-            for states_TKD, part in zip(spread, parts, strict=True):
-                _add_runs(states_TKD, block, part)
-        key, value = (states.unsqueeze(0).transpose(1, 2) for states in spread)
-        return query.transpose(1, 2), key, value
-
-
-def _add_runs(states_TKD: Tensor, block: Block, part: Tensor) -> None:
-    """Add the gradients of a block's keys, [count * K, C, D], to the tokens that they stand at."""
-    assert block.own is not None
-    part_KnCD = part.view(-1, block.count, block.columns, part.shape[2])
-    done = 0
-    for start, stop in block.context:
-        shared_KnCD = part_KnCD[:, :, done : done + stop - start]
-        shared_KCD = shared_KnCD[:, 0] if block.count == 1 else shared_KnCD.sum(1, dtype=states_TKD.dtype)
-        states_TKD[start:stop].add_(shared_KCD.transpose(0, 1))
-        done += stop - start
-    own_nCKD = part_KnCD[:, :, done:].permute(1, 2, 0, 3)
-    start = block.own[0]
-    states_TKD[start : start + block.count * own_nCKD.shape[1]].unflatten(0, (block.count, -1)).add_(own_nCKD)
+        query_PD = self.query_ND.index_select(0, self.plan.unfold)
+        # Each key's gradient is the sum of those that blocks have written for it, in float32 and rounded once.
+        sums = [torch.embedding_bag(one, self.plan.seen, self.plan.bags)[0] for one in (self.key, self.value)]
+        counts = (heads, len(query_PD) // total, len(query_PD) // total)
+        query, key, value = (
+            one.view(1, total, count, -1).transpose(1, 2) for one, count in zip((query_PD, *sums), counts, strict=True)
+        )
+        return query, key, value

@@ -17,8 +17,10 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from tunewright.engine.linear.adapter import LoRAAdapter
-from tunewright.engine.linear.product import Cut, Frozen, project
+from tunewright.engine.changes.host import hand_over_changes
+from tunewright.engine.linear.adapter import Adapter, Change
+from tunewright.engine.linear.hosts import Hooked
+from tunewright.engine.linear.product import Cut, Frozen, OwnProduct, project
 from tunewright.engine.linear.siblings import Siblings, families
 from tunewright.models.lanes import Lanes
 
@@ -39,7 +41,7 @@ class Cargo:
     """
 
     lanes: Lanes
-    adapters: dict[int, LoRAAdapter] = field(default_factory=dict)
+    adapters: dict[int, Adapter] = field(default_factory=dict)
     siblings: Siblings[Carrying] | None = None
     forward: Callable[..., Any] | None = None
 
@@ -67,7 +69,7 @@ class Load(NamedTuple):
     """Who changes what in one pass over some layers: cuts as `product` takes them, and the adapters in the same order."""
 
     cuts: list[Cut]
-    adapters: list[LoRAAdapter]
+    adapters: list[Adapter]
 
 
 def together(layers: Sequence[Carrying], x: Tensor) -> tuple[Tensor, ...]:
@@ -77,8 +79,38 @@ def together(layers: Sequence[Carrying], x: Tensor) -> tuple[Tensor, ...]:
         return tuple(layer.plain.forward(layer, x) for layer in layers)
     if any(adapter.wet for adapter in load.adapters) or not all(_fusable(layer) for layer in layers):
         return tuple(_step_by_step(layer, x, _load([layer], x)) for layer in layers)
-    pairs = [matrix for adapter in load.adapters for matrix in (adapter.A_RI, adapter.B_OR)]
-    return project(x, [_frozen(layer) for layer in layers], load.cuts, pairs)
+    pairs = [matrix for adapter in load.adapters for matrix in adapter.pair()]
+    outputs = project(x, [_frozen(layer) for layer in layers], load.cuts, pairs)
+    return _gained(outputs, layers, load) if any(adapter.gained for adapter in load.adapters) else outputs
+
+
+def _gained(outputs: Sequence[Tensor], layers: Sequence[Carrying], load: Load) -> tuple[Tensor, ...]:
+    """Outputs y of which the adapters' own tokens become b + gain (y - b)."""
+    parts: list[list[tuple[int, int, Adapter]]] = [[] for _ in layers]
+    adapters = iter(load.adapters)
+    for cut in load.cuts:
+        start = cut.start
+        for length in cut.lengths:
+            for number in cut.layers:
+                parts[number].append((start, start + length, next(adapters)))
+            start += length
+    return tuple(_gained_layer(y, layer, own) for y, layer, own in zip(outputs, layers, parts, strict=True))
+
+
+def _gained_layer(y: Tensor, layer: Carrying, own: Sequence[tuple[int, int, Adapter]]) -> Tensor:
+    y_TO, pieces, place = y.view(-1, y.shape[-1]), [], 0
+    for start, stop, adapter in sorted(own, key=lambda part: part[0]):
+        gain_O = adapter.gain()
+        if gain_O is not None:
+            bias_O = layer._parameters["bias"]
+            here_TO, gain_O = y_TO[start:stop], gain_O.to(y.dtype)
+            changed_TO = here_TO * gain_O if bias_O is None else torch.lerp(bias_O.to(y.dtype), here_TO, gain_O)
+            pieces += [y_TO[place:start], changed_TO]
+            place = stop
+    if not pieces:
+        return y
+    pieces = [piece for piece in (*pieces, y_TO[place:]) if len(piece)]
+    return (pieces[0] if len(pieces) == 1 else torch.cat(pieces)).view(y.shape)
 
 
 def _in_a_graph(layer: Carrying, x: Tensor) -> Tensor:
@@ -88,15 +120,15 @@ def _in_a_graph(layer: Carrying, x: Tensor) -> Tensor:
     if len(standing) > 1 or len(layer.cargo.lanes.members) > 1:
         return _step_by_step(layer, x, _load([layer], x))
     y = layer.plain.forward(layer, x)
-    return y + standing[0](x) if standing else y
+    return y + standing[0].beside(x, y) if standing else y
 
 
 def _load(layers: Sequence[Carrying], x: Tensor) -> Load:
     ragged = RAGGED if x.element_size() < 4 or torch.is_autocast_enabled(x.device.type) else 0
     cuts: list[Cut] = []
-    adapters: list[LoRAAdapter] = []
+    adapters: list[Adapter] = []
     for tuning, start, stop in _ranges(layers, x.numel() // x.shape[-1]):
-        of_scale: dict[float, dict[int, LoRAAdapter]] = {}
+        of_scale: dict[float, dict[int, Adapter]] = {}
         for number, layer in enumerate(layers):
             adapter = layer.cargo.adapters.get(tuning)
             if adapter is not None and adapter.enabled and stop > start:
@@ -140,26 +172,32 @@ def _ranges(layers: Sequence[Carrying], count: int) -> list[tuple[int, int, int]
 
 
 def _fusable(layer: Carrying) -> bool:
-    """Whether the base's part is an ordinary product with a frozen weight."""
-    if layer.plain is not nn.Linear and layer.plain is not Conv1D:
+    """Whether the base's part is a product with a frozen weight that the fused product can do, or knows how to ask for."""
+    if not _served(layer.plain):
         return False
     return not any(parameter is not None and parameter.requires_grad for parameter in layer._parameters.values())
 
 
+def _served(kind: type[nn.Module]) -> bool:
+    return kind is nn.Linear or kind is Conv1D or issubclass(kind, OwnProduct)
+
+
 def _frozen(layer: Carrying) -> Frozen:
     held: dict[str, Any] = layer._parameters
+    if isinstance(layer, OwnProduct):
+        return Frozen(None, held["bias"], layer)
     return Frozen(held["weight"] if layer.plain is Conv1D else held["weight"].t(), held["bias"])
 
 
 def _step_by_step(layer: Carrying, x: Tensor, load: Load) -> Tensor:
     """The same by separate operations, for layers that the fused product does not serve."""
     y = layer.plain.forward(layer, x)
-    x_TI, parts, place = x.reshape(-1, x.shape[-1]), [], 0
+    x_TI, y_TO, parts, place = x.reshape(-1, x.shape[-1]), y.reshape(-1, y.shape[-1]), [], 0
     adapters = iter(load.adapters)
     for cut in load.cuts:
         start = cut.start
         for length in cut.lengths:
-            part_TO = next(adapters)(x_TI[start : start + length])
+            part_TO = next(adapters).beside(x_TI[start : start + length], y_TO[start : start + length])
             parts += [part_TO.new_zeros(start - place, part_TO.shape[1]), part_TO]
             start = place = start + length
     if not parts:
@@ -169,21 +207,35 @@ def _step_by_step(layer: Carrying, x: Tensor, load: Load) -> Tensor:
     return y + change_TO.view(y.shape)
 
 
-def load_on(network: PreTrainedModel, lanes: Lanes, tuning: int, adapters: Mapping[str, LoRAAdapter]) -> None:
+def load_on(network: PreTrainedModel, lanes: Lanes, tuning: int, adapters: Mapping[str, Change]) -> None:
     """Put the adapters of a tuning on the layers at their paths, beside those of other tunings.
 
     Args:
         lanes: the network's own; see `tunewright.models.lanes`.
         tuning: its number there.
+
+    Raises:
+        ValueError: another tuning is folded into these weights, and its change would be everybody's; or the tuning has a change on
+            one of these layers already.
     """
+    if any(isinstance(module, Change) and module.folded for module in network.modules()):
+        raise ValueError("a tuning is folded into the base's weights; unfold it before another joins")
+    taken = next((path for path in adapters if _name(tuning) in network.get_submodule(path)._modules), None)
+    if taken is not None:
+        raise ValueError(f"'{taken}' has a change of this tuning already")
     for path, adapter in adapters.items():
         layer = network.get_submodule(path)
+        layer.add_module(_name(tuning), adapter)
+        adapter.stand_on(layer)
+        if isinstance(adapter, Hooked):
+            adapter.join(lanes, tuning)
+            continue
+        assert isinstance(adapter, Adapter)
         if not isinstance(layer, Carrying):
             layer.__class__ = _carrying(type(layer))
             layer.cargo = Cargo(lanes, forward=vars(layer).pop("forward", None))  # type: ignore[assignment]
         assert isinstance(layer, Carrying)
         layer.cargo.adapters[tuning] = adapter
-        layer.add_module(_name(tuning), adapter)
     _arrange(network)
 
 
@@ -191,16 +243,21 @@ def take_off(network: PreTrainedModel, tuning: int, paths: Sequence[str]) -> Non
     """Take the adapters of a tuning off; a layer that carries nothing any more is what it was."""
     for path in paths:
         layer = network.get_submodule(path)
+        adapter = getattr(layer, _name(tuning))
+        delattr(layer, _name(tuning))
+        if isinstance(adapter, Hooked):
+            adapter.leave()
+            continue
         assert isinstance(layer, Carrying)
         del layer.cargo.adapters[tuning]
-        delattr(layer, _name(tuning))
         if not layer.cargo.adapters:
             _unburden(layer)
     _arrange(network)
 
 
 def hand_over(old: nn.Module, new: nn.Module) -> None:
-    """What `old` carries is carried by `new` from now on, which is about to take its place. It may carry nothing."""
+    """What stands on `old` stands on `new` from now on, which is about to take its place. It may be nothing."""
+    hand_over_changes(old, new)
     if not isinstance(old, Carrying):
         return
     new.__class__ = _carrying(type(new))
@@ -208,6 +265,7 @@ def hand_over(old: nn.Module, new: nn.Module) -> None:
     new.cargo = Cargo(old.cargo.lanes, old.cargo.adapters)
     for tuning, adapter in new.cargo.adapters.items():
         new.add_module(_name(tuning), adapter)
+        adapter.stand_on(new)
         delattr(old, _name(tuning))
     _unburden(old)
 
@@ -239,7 +297,7 @@ def _arrange(network: PreTrainedModel) -> None:
     carrying = {path: module for path, module in network.named_modules() if isinstance(module, Carrying)}
     for layer in carrying.values():
         _alone(layer)
-    for parent, paths in families(network, [path for path, layer in carrying.items() if layer.plain in (nn.Linear, Conv1D)]):
+    for parent, paths in families(network, [path for path, layer in carrying.items() if _served(layer.plain)]):
         members = [carrying[path] for path in paths]
         siblings = Siblings(network.get_submodule(parent), members, together)
         for layer in members:

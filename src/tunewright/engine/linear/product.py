@@ -26,11 +26,27 @@ from torch.nn.utils.rnn import pad_sequence
 from tunewright.engine.products import affine, multiply
 
 
-class Frozen(NamedTuple):
-    """A frozen linear layer: its weight as [I, O] (a view, whichever way it lies in memory) and its bias [O] or None."""
+class OwnProduct:
+    """A frozen linear layer that keeps and multiplies its weight in a way of its own (bytes); a class of layers inherits it."""
 
-    weight_IO: Tensor
+    def ahead(self, x: Tensor) -> Tensor:
+        """W x + b, [..., I] to [..., O], in the dtype of x."""
+        raise NotImplementedError
+
+    def back(self, dy_TO: Tensor) -> Tensor:
+        """W^T dy, [T, I], in the dtype of dy."""
+        raise NotImplementedError
+
+
+class Frozen(NamedTuple):
+    """A frozen linear layer: its weight as [I, O] (a view, whichever way it lies in memory) and its bias [O] or None.
+
+    Or `own`, which then does both products itself, with a weight that nobody else reads.
+    """
+
+    weight_IO: Tensor | None
     bias_O: Tensor | None
+    own: OwnProduct | None = None
 
 
 class Cut(NamedTuple):
@@ -113,8 +129,12 @@ def _as(values: Tensor, dtype: torch.dtype) -> Tensor:
 def _base(x: Tensor, x_TI: Tensor, layers: Sequence[Frozen]) -> tuple[tuple[Tensor, ...], list[Tensor]]:
     """The base's outputs in the shape of x, and flat [T, O] views of them."""
     outputs, flat = [], []
-    for weight_IO, bias_O in layers:
-        y = affine(x_TI.view(x.shape), _as(weight_IO, x_TI.dtype).detach(), None if bias_O is None else _as(bias_O, x_TI.dtype))
+    for weight_IO, bias_O, own in layers:
+        if own is not None:
+            y = own.ahead(x_TI.view(x.shape))
+        else:
+            assert weight_IO is not None
+            y = affine(x_TI.view(x.shape), _as(weight_IO, x_TI.dtype).detach(), None if bias_O is None else _as(bias_O, x_TI.dtype))
         outputs.append(y)
         flat.append(y.view(-1, y.shape[-1]))
     return tuple(outputs), flat
@@ -186,9 +206,16 @@ def _through_base(slopes: Sequence[Tensor | None], layers: Sequence[Frozen]) -> 
     dx_TI = None
     for dy_TO, layer in zip(slopes, layers, strict=True):
         if dy_TO is not None:
-            part_TI = multiply(dy_TO, _as(layer.weight_IO, dy_TO.dtype).detach().t())
+            part_TI = _through_one(dy_TO, layer)
             dx_TI = part_TI if dx_TI is None else dx_TI.add_(part_TI)
     return dx_TI
+
+
+def _through_one(dy_TO: Tensor, layer: Frozen) -> Tensor:
+    if layer.own is not None:
+        return layer.own.back(dy_TO)
+    assert layer.weight_IO is not None
+    return multiply(dy_TO, _as(layer.weight_IO, dy_TO.dtype).detach().t())
 
 
 def _through(

@@ -7,19 +7,15 @@ ends. Layers that turn out to read different inputs part for good.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Generic, TypeVar
 
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from tunewright.models.sites import roles
+from tunewright.models.sites import reads_another, roles
 
 _TOGETHER = (("attention.query", "attention.key", "attention.value"), ("mlp.gate", "mlp.up"))
-# Cross-attention: query reads the decoder, key and value read the encoder.
-_CROSS = re.compile(r"EncDecAttention|encoder_attn|cross_?attention|cross_?attn", re.IGNORECASE)
-
 
 Layer = TypeVar("Layer", bound=nn.Module)
 
@@ -85,7 +81,8 @@ def families(network: PreTrainedModel, layers: Iterable[str]) -> Iterator[tuple[
     for path in layers:
         parent, _, _ = path.rpartition(".")
         for number, names in enumerate(_TOGETHER):
-            apart = known.get(path) == ("attention.query",) and _CROSS.search(parent)
+            # In cross-attention, query reads the decoder, key and value read the encoder.
+            apart = known.get(path) == ("attention.query",) and reads_another(parent)
             if len(known.get(path, ())) == 1 and known[path][0] in names and not apart:
                 found.setdefault((parent, number), []).append(path)
     return ((parent, paths) for (parent, _), paths in found.items() if len(paths) > 1)

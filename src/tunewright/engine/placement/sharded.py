@@ -23,7 +23,7 @@ from tunewright.engine.loss import Loss
 from tunewright.engine.placement import LossOf
 from tunewright.engine.placement.replicated import Replicated
 from tunewright.models import Model
-from tunewright.models.heads import ClassificationHead
+from tunewright.models.heads import Head
 
 if TYPE_CHECKING:
     from tunewright.engine.engine import Engine
@@ -40,13 +40,13 @@ class Sharded(Replicated):
     Args:
         process: who this is.
         model: whole, on its device; the same numbers on every process.
-        head: the classification head on it.
+        head: the task head on it.
     """
 
     name = "shard"
     in_step = True
 
-    def __init__(self, process: Process, model: Model, head: ClassificationHead | None = None) -> None:
+    def __init__(self, process: Process, model: Model, head: Head | None = None) -> None:
         super().__init__(process)
         self.network: nn.Module = model.network
         device = next(model.network.parameters()).device

@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from torch.nn import Parameter
 
 from tunewright.models import Model
+from tunewright.models.attached import Attached
+from tunewright.models.lanes import Lane
 
 Output = TypeVar("Output")
 HEAD = "head."  # in front of the names of a new head's parameters, which stand outside the network
@@ -34,14 +36,14 @@ def lowest_trainable_block(model: Model, parameters: Mapping[str, Parameter]) ->
     """The lowest block with something trainable in or attached to it; nothing below it is, the embeddings included.
 
     The number of blocks where only what follows them is trained (a head, the final norm); 0 where the embeddings are, where a
-    parameter belongs to no module of the network (a soft prompt), for encoder-decoders, whose two halves share no order, and where
-    whole blocks are left out at random.
+    parameter belongs to no module of the network, where a tuning has virtual tokens, for encoder-decoders, whose two halves share
+    no order, and where whole blocks are left out at random.
 
     Args:
         parameters: what is trained, by stable name. Whatever else in the network asks for gradients counts too.
     """
     network = model.network
-    if model.kind == "encoder_decoder" or _facts(model).get("layerdrop"):
+    if model.kind == "encoder_decoder" or model.lanes.begins or _facts(model).get("layerdrop"):
         return 0
     inside = {id(parameter) for parameter in network.parameters()}
     if any(id(parameter) not in inside and not name.startswith(HEAD) for name, parameter in parameters.items()):
@@ -53,9 +55,14 @@ def lowest_trainable_block(model: Model, parameters: Mapping[str, Parameter]) ->
 
     blocks = model.blocks
     lowest = next((number for number, block in enumerate(blocks) if trains(block)), len(blocks))
-    if lowest and any(trains(module, recurse=False) for module in entrance(model)):
+    if lowest and any(trains(module, recurse=False) or _carries(module, trains) for module in entrance(model)):
         return 0
     return lowest
+
+
+def _carries(module: nn.Module, trains: Callable[[nn.Module], bool]) -> bool:
+    """Whether something trained is attached to the module itself."""
+    return any(isinstance(part, Attached) and trains(part) for part in module.children())
 
 
 def entrance(model: Model) -> list[nn.Module]:
@@ -76,8 +83,9 @@ def entrance(model: Model) -> list[nn.Module]:
     body: nn.Module = model.body
     device = next(body.parameters()).device
     token = 1 if model.tokenizer.pad_token_id == 0 else 0  # some families warn about a pad token without a mask
+    one = tuple(Lane(tuning, 0, 1) for tuning in model.lanes.members[:1])  # several on one embedding ask whose tokens these are
     try:
-        with torch.no_grad():
+        with torch.no_grad(), model.lanes.during(one):
             body(input_ids=torch.full((1, 1), token, device=device))
     except _Reached:
         pass

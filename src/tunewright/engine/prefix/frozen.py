@@ -15,6 +15,7 @@ from tunewright.core.errors import StorageError
 from tunewright.core.surroundings import cache_folder
 from tunewright.core.units import bytes_text, share_text
 from tunewright.engine.batch import Batch
+from tunewright.engine.changes.change import HiddenChange
 from tunewright.engine.prefix.cut import Output, Prefix, lowest_trainable_block, obstacle
 from tunewright.engine.prefix.key import key_of, path_digests
 from tunewright.engine.prefix.store import HiddenCache
@@ -73,7 +74,7 @@ class FrozenPrefix:
         self.prefix = Prefix(model, cut)
         self.counts = Counts()
         self.cache: HiddenCache | None = None
-        self.reason = (obstacle(model) or "") if place is not None else "no cache was asked for"
+        self.reason = (obstacle(model) or _by_place(self.prefix)) if place is not None else "no cache was asked for"
         self._computed_in = ""
         self._compared = False
         self._began = False
@@ -206,6 +207,13 @@ def fill(frozen: FrozenPrefix, engine: Engine, batches: Iterable[Batch]) -> None
     with engine.autocast():
         for batch in batches:
             frozen.keep(batch, lambda batch=batch: engine.hidden(batch))
+
+
+def _by_place(prefix: Prefix) -> str:
+    """Why states below the cut depend on more than their tokens, in words; empty where they do not."""
+    if any(isinstance(module, HiddenChange) and module.reads_places for _, module in prefix.modules()):
+        return "a tuning below changes states by where their tokens stand in a prompt"
+    return ""
 
 
 def _note(module: nn.Module, found: list[object]) -> None:

@@ -45,7 +45,7 @@ def sample(
     Raises:
         ValueError: a prompt has no tokens.
     """
-    request = Request(as_prompts(prompts), settings, ends, cache=cache)
+    request = Request(as_prompts(prompts, engine.model.lanes.begins), settings, ends, cache=cache)
     return [answers[0] for answers in _answered(engine, request)]
 
 
@@ -69,7 +69,7 @@ def sample_groups(
     """
     if samples < 1:
         raise ValueError(f"{samples} samples a prompt were asked for")
-    return _answered(engine, Request(as_prompts(prompts), settings, ends, samples, scored))
+    return _answered(engine, Request(as_prompts(prompts, engine.model.lanes.begins), settings, ends, samples, scored))
 
 
 def _answered(engine: Engine, request: Request) -> list[list[Sample]]:
@@ -120,7 +120,9 @@ def _padded(engine: Engine, request: Request, order: list[int], found: list[list
                 decoder = PairDecoder(engine, tokens, request.cache)
             else:
                 tunings = [request.prompts[index].tuning for index, _ in members]
-                decoder = PaddedDecoder(engine, tokens, tunings, request.cache)
+                # A cache of transformers would keep the keys that virtual tokens have, and not those that they are given.
+                cached = request.cache and not engine.model.lanes.keyed.intersection(tunings)
+                decoder = PaddedDecoder(engine, tokens, tunings, cached)
             rows = rows_of(request, members, engine.model.tokenizer)
             write(decoder, rows, request)
             _note(rows, found)

@@ -13,7 +13,8 @@ from transformers import DynamicCache
 
 from tunewright.engine.engine import Engine
 from tunewright.engine.network import pad_of, start_of
-from tunewright.models.lanes import Lane
+from tunewright.engine.places import OUTSIDE, at, of_prompt
+from tunewright.models.lanes import Lane, Places
 
 
 def lanes_of(tunings: Sequence[int], width: int) -> tuple[Lane, ...]:
@@ -38,6 +39,11 @@ def left_padded(prompts: Sequence[Sequence[int]], pad: int, device: torch.device
     return tokens.to(device), mask.to(device)
 
 
+def places_of(engine: Engine, prompts: Sequence[Sequence[int]], tokens_BT: Tensor, mask_BT: Tensor) -> Places | None:
+    """Where the tokens of prompts stand in them; None where no tuning on the base asks."""
+    return at(tokens_BT, map(of_prompt, prompts), mask_BT) if engine.model.lanes.edges else None
+
+
 class PaddedDecoder:
     """A decoder-only network on left-padded rows.
 
@@ -51,6 +57,8 @@ class PaddedDecoder:
         self._engine, self._tunings = engine, list(tunings)
         self._tokens_BT, self._mask_BT = left_padded(prompts, pad_of(engine.model), engine.device)
         self._kept = DynamicCache(config=engine.model.network.config) if cache else None
+        places = places_of(engine, prompts, self._tokens_BT, self._mask_BT)
+        self._marks_BT = () if places is None else tuple(marks_T.view(self._tokens_BT.shape) for marks_T in places)
 
     def start(self) -> Tensor:
         """Logits [B, V] behind the prompts."""
@@ -60,6 +68,7 @@ class PaddedDecoder:
         """Logits [B, V] behind one more token of every row."""
         last_B1 = torch.tensor(tokens, device=self._engine.device)[:, None]
         self._mask_BT = torch.cat([self._mask_BT, torch.ones_like(last_B1)], dim=1)
+        self._marks_BT = tuple(torch.cat([marks_BT, torch.full_like(last_B1, OUTSIDE)], dim=1) for marks_BT in self._marks_BT)
         self._tokens_BT = torch.cat([self._tokens_BT, last_B1], dim=1)
         return self._run(self._tokens_BT if self._kept is None else last_B1)
 
@@ -67,6 +76,7 @@ class PaddedDecoder:
         """Only these rows go on."""
         chosen_B = torch.tensor(chosen, device=self._engine.device)
         self._tokens_BT, self._mask_BT = self._tokens_BT[chosen_B], self._mask_BT[chosen_B]
+        self._marks_BT = tuple(marks_BT[chosen_B] for marks_BT in self._marks_BT)
         self._tunings = [self._tunings[number] for number in chosen]
         if self._kept is not None:
             self._kept.batch_select_indices(chosen_B)
@@ -74,7 +84,8 @@ class PaddedDecoder:
     def _run(self, fed_BT: Tensor) -> Tensor:
         width = fed_BT.shape[1]
         positions_BT = (self._mask_BT.cumsum(1) - 1).clamp_min(0)[:, -width:]
-        with self._engine.model.lanes.during(lanes_of(self._tunings, width)):
+        places = Places(*(marks_BT[:, -width:].flatten() for marks_BT in self._marks_BT)) if self._marks_BT else None
+        with self._engine.model.lanes.during(lanes_of(self._tunings, width), places=places):
             output = self._engine.model.network(
                 input_ids=fed_BT,
                 attention_mask=self._mask_BT,
@@ -101,10 +112,13 @@ class PairDecoder:
         self._source_BT, self._source_mask_BT = reversed_BT.flip(1), reversed_mask.flip(1)
         self._tokens_BT = torch.full((len(prompts), 1), start_of(engine.model), dtype=torch.long, device=engine.device)
         self._past = None
+        self._places = places_of(engine, prompts, self._source_BT, self._source_mask_BT)
 
     def start(self) -> Tensor:
         """Logits [B, V] of the first token."""
-        self._read = self._engine.model.network.get_encoder()(input_ids=self._source_BT, attention_mask=self._source_mask_BT)
+        lanes = self._engine.model.lanes
+        with lanes.during(lanes.runs, places=self._places):
+            self._read = self._engine.model.network.get_encoder()(input_ids=self._source_BT, attention_mask=self._source_mask_BT)
         return self._run()
 
     def next(self, tokens: Sequence[int]) -> Tensor:

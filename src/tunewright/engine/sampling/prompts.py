@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from tunewright.engine.settings import Sampling
@@ -13,10 +13,15 @@ Reason = Literal["end", "stop", "length"]
 
 @dataclass(frozen=True)
 class Prompt:
-    """Token ids to continue (to read, for an encoder-decoder), and the tuning of a bank that writes."""
+    """Token ids to continue (to read, for an encoder-decoder), and the tuning of a bank that writes.
+
+    Args:
+        number: what its draws are made from; its index among the prompts of the call where not given.
+    """
 
     tokens: tuple[int, ...]
     tuning: int = 0
+    number: int | None = None
 
 
 @dataclass(frozen=True)
@@ -54,8 +59,8 @@ class Request:
     cache: bool = True
 
 
-def as_prompts(prompts: Sequence[Sequence[int] | Prompt]) -> tuple[Prompt, ...]:
-    """Plain token ids belong to tuning 0.
+def as_prompts(prompts: Sequence[Sequence[int] | Prompt], begins: Mapping[int, tuple[int, ...]]) -> tuple[Prompt, ...]:
+    """What is continued: plain token ids belong to tuning 0, and the virtual tokens in `begins` stand before each tuning's own.
 
     Raises:
         ValueError: a prompt has no tokens, and there is nothing to continue.
@@ -64,4 +69,11 @@ def as_prompts(prompts: Sequence[Sequence[int] | Prompt]) -> tuple[Prompt, ...]:
     for index, prompt in enumerate(found):
         if not prompt.tokens:
             raise ValueError(f"prompt {index} has no tokens: there is nothing to continue")
-    return found
+    return tuple(
+        replace(
+            prompt,
+            tokens=begins.get(prompt.tuning, ()) + tuple(prompt.tokens),
+            number=index if prompt.number is None else prompt.number,
+        )
+        for index, prompt in enumerate(found)
+    )

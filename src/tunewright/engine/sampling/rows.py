@@ -19,13 +19,13 @@ class Row:
     """One answer that is being written.
 
     Args:
-        index: which prompt it continues.
+        index: which prompt it continues; number: what the prompt's draws are made from.
         sample: the number of the answer among those of its prompt.
         listener: hears stop strings; None where there are none.
     """
 
-    def __init__(self, index: int, sample: int, listener: Listener | None) -> None:
-        self.index, self.sample, self._listener = index, sample, listener
+    def __init__(self, index: int, number: int, sample: int, listener: Listener | None) -> None:
+        self.index, self.number, self.sample, self._listener = index, number, sample, listener
         self.drawn: list[int] = []
         self.log_probabilities: list[float] = []
         self.reason: Reason | None = None
@@ -77,7 +77,8 @@ def rows_of(request: Request, members: Sequence[tuple[int, int]], tokenizer: Pre
     def decode(tokens: Sequence[int]) -> str:
         return str(tokenizer.decode(list(tokens), clean_up_tokenization_spaces=False))
 
-    return [Row(index, sample, Listener(decode, stops) if stops else None) for index, sample in members]
+    numbers = [index if prompt.number is None else prompt.number for index, prompt in enumerate(request.prompts)]
+    return [Row(index, numbers[index], sample, Listener(decode, stops) if stops else None) for index, sample in members]
 
 
 def write(decoder: Decoder, rows: list[Row], request: Request) -> None:
@@ -85,7 +86,7 @@ def write(decoder: Decoder, rows: list[Row], request: Request) -> None:
     settings = request.settings
     logits_BV = decoder.start()
     for position in range(settings.max_new_tokens):
-        chosen_B = pick(logits_BV, settings, [Place(row.index, row.sample, position) for row in rows])
+        chosen_B = pick(logits_BV, settings, [Place(row.number, row.sample, position) for row in rows])
         tokens = chosen_B.tolist()
         scores = log_probabilities(logits_BV, chosen_B, settings).tolist() if request.scored else None
         for number, row in enumerate(rows):

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from transformers import AttentionInterface
 
 from tunewright.engine.attention import ForestUnsupportedError, forest_attention
+from tunewright.engine.attention.own import keyed
 from tunewright.engine.batch import Layout
 
 DECODE = "tunewright_decode"
@@ -273,7 +274,7 @@ def decode_attention(
     if decode is None or attention_mask is not None or not isinstance(layer, int) or not module.is_causal:
         raise ForestUnsupportedError(f"decoding over a forest cannot serve this call of {type(module).__name__}")
     if decode.reading:
-        decode.hold(layer, key_1KTD, value_1KTD)
+        decode.hold(layer, *keyed(module, key_1KTD, value_1KTD))
         given = {"scaling": scaling, "sliding_window": sliding_window, "softcap": softcap}
         return forest_attention(module, query_1HTD, key_1KTD, value_1KTD, None, forest=decode.layout, **given, **rest)
     scale = query_1HTD.shape[-1] ** -0.5 if scaling is None else scaling
