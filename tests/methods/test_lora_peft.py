@@ -6,10 +6,10 @@ from pathlib import Path
 import peft
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from tunewright.core.errors import BaseModelError
-from tunewright.methods.lora import LoRA, from_peft
+from tunewright.methods.lora import LoRA
 from tunewright.models import Model
 from tunewright.testing.tiny import FAMILIES, tiny
 from tunewright.testing.toy import difference, outputs, toy_trees
@@ -66,15 +66,15 @@ def test_an_adapter_made_here_loads_in_peft(family: str, tmp_path: Path):
 
 def test_fused_experts_of_peft_are_refused(tmp_path: Path):
     made_by_peft("mixtral", tmp_path, target_modules="all-linear")
-    with pytest.raises(BaseModelError, match="alpha_pattern, rank_pattern, target_parameters, which is not supported"):
-        from_peft(tmp_path)
+    with pytest.raises(BaseModelError, match="uses target_parameters, which is not supported"):
+        LoRA.from_folder(tmp_path)
 
 
 @pytest.mark.parametrize("family", [family for family in FAMILIES if family != "mixtral"])
 def test_an_adapter_made_by_peft_loads_here(family: str, tmp_path: Path):
     wanted = made_by_peft(family, tmp_path, target_modules="all-linear")
     model = tiny(family)
-    method = from_peft(tmp_path)
+    method = LoRA.from_folder(tmp_path)
     method.attach(model, 0).load(tmp_path)
     assert difference(outputs(model, toy_trees(model)), wanted) < CLOSE
 
@@ -97,7 +97,7 @@ def test_an_adapter_made_by_peft_loads_here(family: str, tmp_path: Path):
 def test_places_and_scales_of_peft(family: str, settings: dict, tmp_path: Path):
     wanted = made_by_peft(family, tmp_path, **settings)
     model = tiny(family)
-    method = from_peft(tmp_path)
+    method = LoRA.from_folder(tmp_path)
     method.attach(model, 0).load(tmp_path)
     assert difference(outputs(model, toy_trees(model)), wanted) < CLOSE
     assert method.dropout == settings.get("lora_dropout", 0)
@@ -141,16 +141,14 @@ def test_the_start_is_drawn_as_peft_draws_it():
 @pytest.mark.parametrize(
     ("settings", "named"),
     [
-        ({"use_dora": True}, "use_dora"),
         ({"bias": "lora_only"}, "bias"),
         ({"lora_bias": True}, "lora_bias"),
         ({"modules_to_save": ["lm_head"]}, "modules_to_save"),
-        ({"rank_pattern": {"q_proj": 2}}, "rank_pattern"),
-        ({"alpha_pattern": {"q_proj": 2}}, "alpha_pattern"),
         ({"layer_replication": [[0, 2], [1, 2]]}, "layer_replication"),
         ({"trainable_token_indices": [5, 6]}, "trainable_token_indices"),
         ({"target_parameters": ["weight"]}, "target_parameters"),
-        ({"init_lora_weights": "pissa"}, r"init_lora_weights \(pissa\)"),
+        ({"init_lora_weights": "pissa_niter_4"}, r"init_lora_weights \(pissa_niter_4\)"),
+        ({"init_lora_weights": "corda"}, r"init_lora_weights \(corda\)"),
         ({"an_option_of_tomorrow": 3}, "an_option_of_tomorrow"),
     ],
 )
@@ -159,7 +157,7 @@ def test_options_that_are_not_computed_are_refused_by_name(settings: dict, named
     path = tmp_path / "adapter_config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), **settings}))
     with pytest.raises(BaseModelError, match=f"uses {named}, which is not supported.*Merge it with PEFT first"):
-        from_peft(tmp_path)
+        LoRA.from_folder(tmp_path)
 
 
 def test_copies_of_the_base_in_an_adapter_must_be_those_of_the_base(tmp_path: Path):
@@ -167,9 +165,9 @@ def test_copies_of_the_base_in_an_adapter_must_be_those_of_the_base(tmp_path: Pa
     made_by_peft("llama", tmp_path, target_modules=["lm_head"])
     names = load_file(tmp_path / "adapter_model.safetensors")
     assert any("lora_" not in name for name in names)
-    from_peft(tmp_path).attach(tiny("llama"), 0).load(tmp_path)
+    LoRA.from_folder(tmp_path).attach(tiny("llama"), 0).load(tmp_path)
     with pytest.raises(BaseModelError, match=r"the adapter brings a 'lm_head.weight' of its own"):
-        from_peft(tmp_path).attach(tiny("llama", seed=1), 0).load(tmp_path)
+        LoRA.from_folder(tmp_path).attach(tiny("llama", seed=1), 0).load(tmp_path)
 
 
 def test_other_kinds_of_adapters_are_refused(tmp_path: Path):
@@ -177,21 +175,28 @@ def test_other_kinds_of_adapters_are_refused(tmp_path: Path):
         tmp_path
     )
     with pytest.raises(BaseModelError, match=r"the adapter is of type IA3. Allowed: LORA"):
-        from_peft(tmp_path)
+        LoRA.from_folder(tmp_path)
 
 
-def test_layers_that_are_not_linear_are_refused(tmp_path: Path):
-    made_by_peft("llama", tmp_path, target_modules=["embed_tokens"])
-    with pytest.raises(BaseModelError, match=r"lora_embedding_.' is none of a LoRA on linear layers"):
-        from_peft(tmp_path)
+def test_tensors_of_something_else_are_refused(tmp_path: Path):
+    made_by_peft("llama", tmp_path, target_modules=["q_proj"])
+    path = tmp_path / "adapter_model.safetensors"
+    stored = load_file(path)
+    save_file({**stored, "base_model.model.x.lora_ga.weight": torch.zeros(2)}, path)
+    with pytest.raises(BaseModelError, match=r"x.lora_ga.weight' is none of a LoRA on linear layers, embeddings or convolutions"):
+        LoRA.from_folder(tmp_path)
 
 
-@pytest.mark.parametrize(
-    ("targets", "kind"), [(("embedding",), "Embedding"), (("mlp",), "LlamaMLP"), (("norm", "linear"), "LlamaRMSNorm")]
-)
-def test_targets_that_are_not_linear_are_refused(targets: tuple[str, ...], kind: str):
-    with pytest.raises(ValueError, match=f"is a {kind}, and a LoRA stands on linear layers only"):
+@pytest.mark.parametrize(("targets", "kind"), [(("mlp",), "LlamaMLP"), (("norm", "linear"), "LlamaRMSNorm")])
+def test_targets_that_carry_nothing_are_refused(targets: tuple[str, ...], kind: str):
+    with pytest.raises(ValueError, match=f"is a {kind}, and a LoRA stands on linear layers, embeddings and convolutions only"):
         LoRA(targets=targets).attach(tiny("llama"), 0)
+
+
+@pytest.mark.parametrize("family", ["t5", "bart"])
+def test_an_embedding_that_nothing_calls_is_refused(family: str):
+    with pytest.raises(ValueError, match=r"nothing is looked up there.*encoder.embed_tokens"):
+        LoRA(targets=("embedding",)).attach(tiny(family), 0)
 
 
 def test_an_adapter_of_another_base_is_refused(tmp_path: Path):

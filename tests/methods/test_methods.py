@@ -9,6 +9,9 @@ from tunewright.core.errors import ConfigurationError, UnknownNameError
 from tunewright.methods import room
 from tunewright.methods.lora import LoRA
 
+NEEDED = {"peft": {"type": "LOHA"}, "stack": {"parts": ["prompt_tuning", "lora"]}}
+"""What the methods that have no defaults for everything must be told."""
+
 
 def test_the_room_lists_its_files():
     assert {"lora", "full", "head", "selective"} <= set(room.names())
@@ -17,7 +20,7 @@ def test_the_room_lists_its_files():
 
 @pytest.mark.parametrize("name", room.names())
 def test_what_is_dumped_makes_the_same_method(name: str):
-    method = room.make(name)
+    method = room.make({"name": name, **NEEDED.get(name, {})})
     assert room.make(room.dump(method)) == method
     assert room.name_of(method) == name
     for part in ("Source:", "Cost:", "Use when", "Avoid when", "Raises"):
@@ -50,6 +53,8 @@ def test_scale():
 
 def test_settings_load_no_torch():
     code = (
-        "import sys; from tunewright.methods import room; [room.make(n) for n in room.names()]; assert 'torch' not in sys.modules"
+        f"import sys; from tunewright.methods import room; needed = {NEEDED!r};"
+        "[room.make({'name': n, **needed.get(n, {})}) for n in room.names()];"
+        "assert not {'torch', 'peft'} & set(sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False).stderr == ""

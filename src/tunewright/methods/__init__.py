@@ -7,19 +7,25 @@ at run time, so that a wrong setting is refused before anything heavy loads.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from tunewright.core.configuration import Strict
+from tunewright.core.errors import ConfigurationError
 from tunewright.core.registry import Room
 
 if TYPE_CHECKING:
     from torch import Tensor
     from torch.nn import Parameter
 
+    from tunewright.engine.members import Member
     from tunewright.models import Model
+
+Gradients = Callable[[int, bool], Iterator[None]]
+"""`gradients(rows, one_by_one)` makes the objective's backward pass on the first so many training rows and yields after each pass,
+which is of one row, or of a micro-batch. What is in `.grad` by then is the caller's to read and to clear."""
 
 
 class Tuning(ABC):
@@ -48,6 +54,72 @@ class Tuning(ABC):
     @abstractmethod
     def load(self, folder: Path) -> None:
         """Read the change back from a folder that `save` wrote."""
+
+    def detach(self) -> None:
+        """Leave the base, which then is what it was; a second call does nothing.
+
+        Raises:
+            ValueError: the change cannot be taken off, since it is in the base's own weights.
+        """
+        raise ValueError(f"{type(self).__name__} is in the base's own weights and cannot leave")
+
+    def begin(self, steps: int) -> None:
+        """Training is about to start, or to go on, and will be `steps` optimizer updates long in all."""
+        return
+
+    def before_update(self) -> None:
+        """What precedes each optimizer update: gradients are summed and divided, and may be added to in place; clipping follows."""
+        return
+
+    def after_update(self) -> None:
+        """What follows each optimizer update of this tuning, for those that keep something in step with their parameters."""
+        return
+
+    def after_restore(self) -> None:
+        """What follows when the parameters were set from outside: the best ones, those of a checkpoint."""
+        return
+
+    def kept(self) -> dict[str, Tensor]:
+        """What a checkpoint must hold besides the parameters, so that a resumed run goes on exactly; always the same tensors."""
+        return {}
+
+    def follow(self, member: Member) -> None:
+        """Be told of every update of the member of an engine that trains this tuning."""
+        member.arriving, member.updated, member.kept = self.before_update, self.after_update, self.kept()
+        member.restored, member.disabled = self.after_restore, self.disabled
+
+    @property
+    def wants_gradients(self) -> bool:
+        """Whether what is trained is still to be chosen from gradients; until `choose` or `take` there are no `parameters()`."""
+        return False
+
+    def choose(self, gradients: Gradients) -> None:
+        """Choose what is trained, from gradients of the objective on the base; called once, before the optimizer is made.
+
+        Raises:
+            DivergedError: the gradients are not finite.
+        """
+        return
+
+    def chosen_places(self) -> dict[str, Tensor]:
+        """What was chosen, by name; a run keeps it, so that going on with it chooses nothing again. Empty where nothing was."""
+        return {}
+
+    def take(self, places: Mapping[str, Tensor]) -> None:
+        """Train what `places` say, as `chosen_places` gave them, in place of choosing.
+
+        Raises:
+            BaseModelError: they are none of this base's.
+        """
+        return
+
+    def interpolate(self, factor: float) -> None:
+        """Make the change `factor` times as large: at 0 the network is the base, at 1 nothing happens.
+
+        Raises:
+            ConfigurationError: the change is none whose size can be set (a soft prompt).
+        """
+        raise ConfigurationError(f"{type(self).__name__} is no change whose size can be set", where="interpolate")
 
     @property
     def folder_name(self) -> str:
@@ -80,6 +152,12 @@ class Method(Strict, ABC):
 
     default_learning_rate: ClassVar[float]
     """For a base of 100 million parameters; `training.settle` scales it."""
+    starts_at_base: ClassVar[bool] = True
+    """Whether an untrained tuning computes what the base computes."""
+    layouts: ClassVar[tuple[str, ...]] = ("forest", "padded", "sequence_to_sequence")
+    """How trees may become tensors under this method; a base that the probe finds fit for more is held to these."""
+    peft_type: ClassVar[str | None] = None
+    """What PEFT calls it in `adapter_config.json`; None where PEFT has no such method, or another entry reads it."""
 
     def settled(self, rows: int) -> tuple[Method, dict[str, str]]:
         """The method with what was left open decided for this many training rows, and the reason of each decision."""
@@ -88,6 +166,25 @@ class Method(Strict, ABC):
     @abstractmethod
     def attach(self, model: Model, seed: int) -> Tuning:
         """Put the trainable parts on `model`, initialised from `seed`, and freeze everything else."""
+
+    def text_room(self, context: int | None) -> int | None:
+        """How many of the `context` tokens of a base are left for a text; None where the base has no limit.
+
+        Raises:
+            ConfigurationError: none is left.
+        """
+        return context
+
+    @classmethod
+    def from_folder(cls, folder: Path) -> Method:
+        """The method with the settings that a saved tuning's folder describes (`methods._saved.method_of` asks the right one).
+
+        Raises:
+            BaseModelError: the folder is damaged, or uses an option that is not computed here; it is named.
+        """
+        from tunewright.methods._saved import read_own
+
+        return read_own(folder)
 
     def attach_under_new_head(self, model: Model, seed: int) -> Tuning:
         """`attach` for an objective that reads the body through a new head, so that the base's own head answers nothing."""

@@ -1,4 +1,4 @@
-"""Tunings that change the base's own weights: what `full`, `selective` and `head` have in common."""
+"""Tunings that change the base's own weights: what `full`, `selective`, `head` and `bitfit` have in common."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tunewright.core.errors import BaseModelError, ConfigurationError
-from tunewright.methods import Tuning
+from tunewright.core.errors import BaseModelError
+from tunewright.methods import Method, Tuning
+from tunewright.methods._arithmetic import between
+from tunewright.methods._selection import own_parameters
 
 if TYPE_CHECKING:
     from torch.nn import Parameter
@@ -26,9 +28,10 @@ class WeightsTuning(Tuning):
 
     def __init__(self, model: Model, chosen: dict[str, Parameter]) -> None:
         self.model, self.chosen = model, chosen
-        for name, parameter in model.network.named_parameters():
+        for name, parameter in own_parameters(model).items():
             parameter.requires_grad_(name in chosen)
         self.originals = {name: parameter.detach().clone() for name, parameter in chosen.items()}
+        self._off = False
 
     @property
     def folder_name(self) -> str:
@@ -43,11 +46,16 @@ class WeightsTuning(Tuning):
 
     @contextlib.contextmanager
     def disabled(self) -> Iterator[None]:
+        if self._off:  # within itself it has nothing to do
+            yield
+            return
         self._exchange()
+        self._off = True
         try:
             yield
         finally:
             self._exchange()
+            self._off = False
 
     def _exchange(self) -> None:
         """The base's values and the tuned ones change places. Values and not tensors: a weight may be divided over processes, and
@@ -57,6 +65,10 @@ class WeightsTuning(Tuning):
             tuned = value.clone()
             value.copy_(other)
             other.copy_(tuned)
+
+    def interpolate(self, factor: float) -> None:
+        for name, parameter in self.chosen.items():
+            parameter.detach().copy_(between(self.originals[name], parameter.detach(), factor))
 
     def merge(self) -> None:
         """Nothing to do: the change already is in the weights. The base's values are forgotten."""
@@ -85,28 +97,50 @@ class WeightsTuning(Tuning):
                 parameter.copy_(stored[name])
 
 
-def block_indexes(model: Model) -> dict[str, int]:
-    """For each parameter inside a transformer block, the number of the block."""
-    owners = {id(parameter): index for index, block in enumerate(model.blocks) for parameter in block.parameters()}
-    return {name: owners[id(parameter)] for name, parameter in model.network.named_parameters() if id(parameter) in owners}
+class PartTuning(WeightsTuning):
+    """Whole weights that are so few that a file of their own is worth it; it is put on the base that it was made on.
+
+    Args:
+        method: whose settings say which weights they are.
+    """
+
+    def __init__(self, model: Model, chosen: dict[str, Parameter], method: Method) -> None:
+        super().__init__(model, chosen)
+        self.method = method
+
+    @property
+    def folder_name(self) -> str:
+        return "adapter"
+
+    def detach(self) -> None:
+        """Give the weights the base's values back."""
+        self.interpolate(0.0)
+        for parameter in self.chosen.values():
+            parameter.requires_grad_(False)
+        self.chosen, self.originals = {}, {}
+
+    def save(self, folder: Path) -> None:
+        """`tuning.json` and `tuning.safetensors` (see `methods._saved`): the weights as trained, by the base's names for them."""
+        from tunewright.methods._saved import write_own
+
+        write_own(folder, self.method, self.model, dict(self.state()))
+
+    def load(self, folder: Path) -> None:
+        from tunewright.methods._saved import fill, read_tensors
+
+        fill(self.parameters(), read_tensors(folder), folder)
 
 
-def embedding_names(model: Model) -> set[str]:
-    """The parameters of token and position embeddings and of what normalises them."""
-    from torch import nn
+def tuned_from(model: Model, base: Mapping[str, Parameter], where: str) -> WeightsTuning:
+    """A network that was tuned elsewhere, as a tuning of the base's weights `base` (which are held on to, not copied).
 
-    tables = {
-        id(p) for module in model.network.modules() if isinstance(module, nn.Embedding) for p in module.parameters(recurse=False)
-    }
-    return {
-        name
-        for name, parameter in model.network.named_parameters()
-        if id(parameter) in tables or any("embed" in part for part in name.split(".")[:-1])
-    }
-
-
-def require_some(chosen: dict[str, Parameter], hint: str) -> dict[str, Parameter]:
-    """`chosen`, or an error when it is empty."""
-    if not chosen:
-        raise ConfigurationError("the selection is empty: no weight of the base would be trained", where="method", hint=hint)
-    return chosen
+    Raises:
+        BaseModelError: they are not weights of the same network.
+    """
+    tuning = WeightsTuning(model, own_parameters(model))
+    odd = sorted(set(base) ^ set(tuning.chosen))
+    odd += [name for name, one in tuning.chosen.items() if name in base and base[name].shape != one.shape]
+    if odd:
+        raise BaseModelError(f"is no tuning of this base: '{odd[0]}' is not the same weight in both", where=where)
+    tuning.originals = {name: one.detach() for name, one in base.items()}
+    return tuning

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from tunewright.methods import Method
+from tunewright.methods._selection import own_parameters
 from tunewright.methods._weights import WeightsTuning
 
 if TYPE_CHECKING:
@@ -25,4 +26,4 @@ class Full(Method):
 
     def attach(self, model: Model, seed: int) -> WeightsTuning:
         """Mark every weight as trained."""
-        return WeightsTuning(model, dict(model.network.named_parameters()))
+        return WeightsTuning(model, own_parameters(model))

@@ -9,22 +9,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from tunewright.core.errors import ConfigurationError
+from tunewright.core.errors import ConfigurationError, RequestError
+from tunewright.data.forest import Tree
+from tunewright.data.sharing import shared
 from tunewright.engine.engine import Engine
 from tunewright.engine.sampling import sample
 from tunewright.engine.settings import Sampling
 from tunewright.methods import Method, Tuning
 from tunewright.models import Model
 from tunewright.models.loading import load_folder
-from tunewright.testing.tiny import tiny
+from tunewright.testing.tiny import FAMILIES, tiny
 from tunewright.testing.toy import difference, outputs, toy_engine, toy_loss, toy_trees, train
 
 MERGED, SAME = 1e-5, 1e-6  # largest relative differences: merging adds in another order, the rest repeats the same arithmetic
+
+
+def _behind(tokens: tuple[int, ...], tree: Tree) -> Tree:
+    """A tree of one segment with more tokens in front."""
+    (segment,) = tree.segments
+    targets = (*[0.0] * len(tokens), *(segment.targets or [0.0] * len(segment.tokens)))
+    return Tree((replace(segment, tokens=tokens + segment.tokens, targets=targets),))
 
 
 class MethodContract:
@@ -34,11 +45,17 @@ class MethodContract:
         method: what is tested, with its settings.
         families: the tiny models (`tunewright.testing.tiny`) it is tested on.
         misspelt: settings whose names match nothing, alone and beside others that do match; where the method takes names.
+        everywhere: the families on which one step is made and taken back; those in `refused` say why they do not serve.
+        refused: families on which the method does not work, each with a part of the reason that it gives.
+        merges: whether the change can be put into the base's weights; where not, the reason is given.
     """
 
     method: Method
     families: tuple[str, ...] = ("llama", "gpt2", "bert", "t5")
     misspelt: tuple[Method, ...] = ()
+    everywhere: tuple[str, ...] = FAMILIES
+    refused: Mapping[str, str] = {}
+    merges: bool = True
 
     def expected_count(self, model: Model) -> int:
         """How many numbers are trainable on `model` (before anything is attached), by the formula of the docstring."""
@@ -50,6 +67,8 @@ class MethodContract:
             metafunc.parametrize("family", self.families)
         if "wrong" in metafunc.fixturenames:
             metafunc.parametrize("wrong", self.misspelt, ids=str)
+        if "any_family" in metafunc.fixturenames:
+            metafunc.parametrize("any_family", [family for family in self.everywhere if family not in self.families])
 
     def _attached(self, family: str, seed: int = 0) -> tuple[Model, Tuning]:
         model = tiny(family)
@@ -57,11 +76,13 @@ class MethodContract:
 
     def _trained(self, family: str, steps: int = 3) -> tuple[Model, Tuning, Engine]:
         model, tuning = self._attached(family)
-        engine = toy_engine(model, tuning)
+        engine = toy_engine(model, tuning, layouts=self.method.layouts)
         train(engine, toy_trees(model), steps)
         return model, tuning, engine
 
     def test_starts_equal_to_the_base(self, family: str) -> None:
+        if not self.method.starts_at_base:
+            pytest.skip("the method does not promise it")
         model = tiny(family)
         trees, base = toy_trees(model), outputs(tiny(family), toy_trees(model))
         self.method.attach(model, 0)
@@ -70,7 +91,7 @@ class MethodContract:
     def test_disabled_is_the_base_exactly(self, family: str) -> None:
         base, trees = outputs(tiny(family), toy_trees(tiny(family))), toy_trees(tiny(family))
         model, tuning = self._attached(family)
-        engine = toy_engine(model, tuning)
+        engine = toy_engine(model, tuning, layouts=self.method.layouts)
         for steps in (0, 2, 1):
             train(engine, trees, steps)
             tuned = outputs(model, trees)
@@ -91,7 +112,7 @@ class MethodContract:
         own = tuning.parameters()
         first = {name: parameter.detach().clone() for name, parameter in own.items()}
         assert {id(p) for p in network.parameters() if p.requires_grad} == {id(p) for p in own.values()}
-        train(toy_engine(model, tuning), toy_trees(model), 3)
+        train(toy_engine(model, tuning, layouts=self.method.layouts), toy_trees(model), 3)
         trained = {id(parameter) for parameter in own.values()}
         for name, tensor in tensors.items():
             assert id(tensor) in trained or torch.equal(tensor, before[name]), name
@@ -100,7 +121,7 @@ class MethodContract:
 
     def test_gradients_reach_every_parameter(self, family: str) -> None:
         model, tuning = self._attached(family)
-        engine, waiting = toy_engine(model, tuning), dict(tuning.parameters())
+        engine, waiting = toy_engine(model, tuning, layouts=self.method.layouts), dict(tuning.parameters())
         assert engine.optimizer is not None or not waiting
         for _ in range(3 if engine.optimizer is not None else 0):
             engine.forward_backward([engine.collate(toy_trees(model))], toy_loss)
@@ -120,6 +141,14 @@ class MethodContract:
 
     def test_merged_is_attached(self, family: str, tmp_path: Path) -> None:
         model, tuning, _ = self._trained(family)
+        if not self.merges:
+            before = outputs(model, toy_trees(model))
+            with pytest.raises(ConfigurationError) as refusal:
+                tuning.merge()
+            assert refusal.value.problem
+            assert refusal.value.hint
+            assert torch.equal(outputs(model, toy_trees(model)), before)
+            return
         plain, attached = {type(module) for module in tiny(family).network.modules()}, outputs(model, toy_trees(model))
         tuning.merge()
         assert {type(module) for module in model.network.modules()} == plain
@@ -147,6 +176,42 @@ class MethodContract:
             else:
                 packed, alone = engine.score(trees)[0], torch.cat([engine.score([tree])[0] for tree in trees])
         assert difference(packed, alone) <= MERGED
+
+    def test_shared_prefix_is_unshared(self, family: str) -> None:
+        model, _, engine = self._trained(family)
+        if model.kind != "decoder":
+            pytest.skip("only decoders share what rows begin with")
+        trees = [_behind(tuple(range(40, 60)), tree) for tree in toy_trees(model, 4, seed=3)]
+        (merged,) = shared(trees, token_budget=512)
+        with engine.evaluating():
+            alone = torch.cat([engine.score([tree])[0] for tree in trees])
+            together = engine.score([merged.tree])[0]
+        assert difference(together, alone) <= MERGED
+
+    def test_detached_is_the_base_exactly(self, family: str) -> None:
+        base = outputs(tiny(family), toy_trees(tiny(family)))
+        model, tuning, _ = self._trained(family)
+        if tuning.folder_name == "model" or type(tuning).detach is Tuning.detach:
+            pytest.skip("the change is in the base's own weights")
+        tuning.detach()
+        tuning.detach()
+        assert model.lanes.members == ()
+        assert {type(module) for module in model.network.modules()} == {type(module) for module in tiny(family).network.modules()}
+        assert torch.equal(outputs(model, toy_trees(model)), base)
+
+    def test_every_family(self, any_family: str) -> None:
+        model = tiny(any_family)
+        if any_family in self.refused:
+            with pytest.raises(RequestError, match=self.refused[any_family]):
+                self.method.attach(model, 0)
+            return
+        trees, base = toy_trees(model), outputs(model, toy_trees(model))
+        tuning = self.method.attach(model, 0)
+        engine = toy_engine(model, tuning, layouts=self.method.layouts)
+        train(engine, trees, 1)
+        assert engine.optimizer is None or not torch.equal(outputs(model, trees), base) or not tuning.parameters()
+        with tuning.disabled():
+            assert torch.equal(outputs(model, trees), base)
 
     def test_count(self, family: str) -> None:
         expected = self.expected_count(tiny(family))

@@ -73,7 +73,8 @@ class ObjectiveContract:
         found = probe(model)
         engine = Engine(model, parameters, found._replace(layout=layout or found.layout), head=head.eval() if head else None)
         engine.optimizer = Optimizer(AdamW(), engine.parameters)
-        return engine, objective, trees
+        tuning.follow(engine.first)
+        return engine, objective, objective.prepare(engine, trees)
 
     @staticmethod
     def _sums(engine: Engine, objective: Objective, cut: Sequence[Sequence[Tree]]) -> tuple[float, float, dict[str, Tensor]]:
