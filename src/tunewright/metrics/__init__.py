@@ -10,7 +10,7 @@ Numbers come from `scikit-learn`, `sacrebleu` and `rouge-score`; what is ours is
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from tunewright.core.registry import Room
@@ -20,8 +20,14 @@ if TYPE_CHECKING:  # metrics are listed by `tunewright --help`; numpy and scipy 
     from scipy.sparse import csr_array
 
 
+MetricTask = Literal["label", "text", "labels", "numbers", "tags"]
+
+
 class Metric(ABC):
-    """One way to measure answers against references, both as text (labels included).
+    """One way to measure answers against references, both as text, in the form of `Row.target_text`.
+
+    `task` says what the text is: a `label`, free `text`, a set of `labels` (a JSON list), `numbers` or `tags`
+    (with spaces between).
 
     Contract (tested for every entry): equal answers and references give the best value; the value does not depend on the order
     of the rows; `per_row`, where given, averages to `measure`; `tallies`, where given, lead to `measure`; no rows, or not one
@@ -29,7 +35,7 @@ class Metric(ABC):
     """
 
     title: ClassVar[str]
-    task: ClassVar[Literal["label", "text"]]
+    task: ClassVar[MetricTask]
     higher_is_better: ClassVar[bool] = True
     percent: ClassVar[bool] = True
 
@@ -48,6 +54,11 @@ class Metric(ABC):
     def from_tallies(self, sums_RK: np.ndarray) -> np.ndarray:
         """The metric of each of R sets of rows from the sums of their tallies, `[R, K]` to `[R]`."""
         raise NotImplementedError(f"{type(self).__name__} gives tallies and must say what follows from their sums")
+
+    def by_counts(self, answers: Sequence[str], references: Sequence[str]) -> Callable[[np.ndarray], np.ndarray] | None:
+        """From how often each row counts, `[R, rows]`, to the metric of each of R sets of rows, `[R]`; for metrics that are neither
+        a mean nor follow from sums, and yet need not measure every set anew. None when there is no such shortcut."""
+        return None
 
 
 class RowMetric(Metric):

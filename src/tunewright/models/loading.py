@@ -13,11 +13,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tunewright.core.collector import paused
 from tunewright.core.errors import BaseModelError, DoesNotFitError, listed
 from tunewright.core.units import bytes_text
 from tunewright.models import Kind, Model
 from tunewright.models.facts import BaseFacts, facts_of_folder
 from tunewright.models.fingerprint import fingerprint
+from tunewright.models.four_bits import FOUR_BITS, four_bit_options, held_beside
 from tunewright.models.safety import check_configurations, check_native, check_tokenizer
 from tunewright.models.sources import Resolved, folder_of, named_base, resolve
 
@@ -39,7 +41,7 @@ _LOADING_ERRORS = (
     ImportError,
     AssertionError,
 )
-DTYPES = ("float32", "bfloat16", "float16", "auto")
+DTYPES = ("float32", "bfloat16", "float16", "auto", *FOUR_BITS)
 # Tensors that a file may hold although the network does not ask for them: buffers that old versions saved and what encoders were
 # pre-trained with, always; language-model and task heads, where a bare body is loaded. Heads stand at the top of a network: the
 # patterns must never excuse a block ("model.decoder.layers.7" is one).
@@ -60,10 +62,12 @@ def load(base: str | Path, *, head: bool | None = None, dtype: str = "float32") 
         base: `embedded`, `minilm`, a folder, a run folder, or a hub id (`owner/name@revision`).
         head: whether a language-model head is wanted. None: what the kind has by nature (decoders and encoder-decoders do,
             encoders do not). True on an encoder loads its masked-language-model head; False on a decoder leaves its head out.
-        dtype: of the weights in memory: `float32` (what training wants), `bfloat16`, `float16`, or `auto` (as stored).
+        dtype: of the weights in memory: `float32` (what training wants), `bfloat16`, `float16`, or `auto` (as stored); `nf4` and
+            `int4` put the base on the GPU with its linear layers in four bits (`models.four_bits`).
 
     Raises:
         BaseModelError: it cannot be found, is unsafe, damaged, incomplete, or of an unsupported kind.
+        ConfigurationError: four bits are asked for, and there is no GPU for them.
         MissingExtraError: it needs a package that is not installed.
     """
     resolved = resolve(base)
@@ -76,6 +80,7 @@ def load(base: str | Path, *, head: bool | None = None, dtype: str = "float32") 
     return load_folder(folder_of(resolved), str(base), head=head, dtype=dtype)
 
 
+@paused()  # transformers imports the family's classes only here
 def load_folder(folder: Path, base: str = "", *, head: bool | None = None, dtype: str = "float32") -> Model:
     """`load` for a folder that is known to hold a whole network; `base` is what the model is then said to be."""
     if dtype not in DTYPES:
@@ -171,6 +176,9 @@ def _network(folder: Path, facts: BaseFacts, head: bool | None, dtype: str) -> P
     options: dict[str, Any] = (
         {"add_pooling_layer": False} if "add_pooling_layer" in inspect.signature(kind.__init__).parameters else {}
     )
+    if dtype in FOUR_BITS:
+        options |= four_bit_options(dtype)
+        dtype = held_beside(dtype)
     try:
         with quiet():
             network, info = kind.from_pretrained(

@@ -24,6 +24,7 @@ SITES = (*LINEAR_SITES, "attention", "mlp", "embedding", "head", "norm", "linear
 
 _ATTENTION = re.compile(r"attn|attention", re.IGNORECASE)
 _MLP = re.compile(r"^(mlp|ffn|feed_forward|DenseReluDense|block_sparse_moe)$")
+_CROSS = re.compile(r"EncDecAttention|encoder_attn|cross_?attention|cross_?attn", re.IGNORECASE)
 _NORM = re.compile(r"norm|^ln_|_ln$|dropout", re.IGNORECASE)
 # The last word of a linear layer's path -> what it is; the first match counts. Case matters: ModernBERT's `Wi` is gate and up in
 # one, T5's `wi` is up alone. A router is called `gate` too and is none of these.
@@ -95,6 +96,11 @@ def roles(network: PreTrainedModel) -> dict[str, tuple[str, ...]]:
         place = next(place for place in lengths if path.startswith(place + "."))
         found[path] = _role(path[lengths[place] :])
     return found
+
+
+def reads_another(path: str) -> bool:
+    """Whether a path leads into cross-attention, which reads the encoder's states beside the decoder's."""
+    return bool(_CROSS.search(path))
 
 
 def _role(inside: str) -> tuple[str, ...]:

@@ -22,7 +22,7 @@ def label_order(references: Sequence[str], *systems: Sequence[str]) -> tuple[str
     Give every system that is to share the axes.
     """
     known = set(references)
-    ordered = sorted(known, key=_natural)
+    ordered = sorted(known, key=natural_order)
     outside = any(answer not in known for answers in systems for answer in answers)
     return (*ordered, OTHER) if outside and OTHER not in known else tuple(ordered)
 
@@ -49,6 +49,7 @@ def confusion(answers: Sequence[str], references: Sequence[str], labels: Sequenc
     return Confusion(order, tuple(tuple(counts) for counts in matrix))
 
 
-def _natural(label: str) -> tuple[tuple[int, int, str], ...]:
+def natural_order(label: str) -> tuple[tuple[int, int, str], ...]:
+    """A key that sorts labels as people do: 2 before 10, case aside."""
     parts = [(0, int(part), "") if part.isdecimal() else (1, 0, part.casefold()) for part in re.findall(r"\d+|\D+", label)]
     return (*parts, (2, 0, label))

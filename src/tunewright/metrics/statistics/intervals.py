@@ -29,14 +29,22 @@ def score(metric: Metric, answers: Sequence[str], references: Sequence[str], see
     """
     count = check_rows(answers, references)
     rows = metric.per_row(answers, references)
-    if rows is not None and set(rows) <= {0.0, 1.0}:
-        right = round(sum(rows))
-        return Score(right / count, *wilson(right, count), count)
     if rows is not None:
-        return mean_score(rows, seed=seed)
+        return value_score(rows, seed)
     value = metric.measure(answers, references)
     low, high = percentiles(weighing(metric, answers, references), count, seed)
     return Score(value, min(low, value), max(high, value), count)
+
+
+def value_score(rows: Sequence[float], seed: int = 0) -> Score:
+    """The mean of one value a row with its interval: Wilson's where every row is right or wrong, else the bootstrap's.
+
+    Raises: ValueError when there are no rows, or a value is not finite.
+    """
+    if rows and set(rows) <= {0.0, 1.0}:
+        right = round(sum(rows))
+        return Score(right / len(rows), *wilson(right, len(rows)), len(rows))
+    return mean_score(rows, seed=seed)
 
 
 def mean_score(values: Sequence[float], weights: Sequence[float] | None = None, seed: int = 0) -> Score:

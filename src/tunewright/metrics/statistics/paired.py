@@ -49,12 +49,17 @@ def compare(
     base_rows = metric.per_row(base_answers, references)
     tuned_rows = metric.per_row(tuned_answers, references)
     if base_rows is not None and tuned_rows is not None:
-        if {*base_rows, *tuned_rows} <= {0.0, 1.0}:
-            return mcnemar([row == 1 for row in base_rows], [row == 1 for row in tuned_rows])
-        return compare_means(base_rows, tuned_rows, seed=seed)
+        return compare_rows(base_rows, tuned_rows, seed)
     # Both systems in one table, so that they share its columns (the labels) and can exchange rows.
     weighed = weighing(metric, [*base_answers, *tuned_answers], [*references, *references])
     return _resampled(weighed, count, seed)
+
+
+def compare_rows(base_rows: Sequence[float], tuned_rows: Sequence[float], seed: int = 0) -> Difference:
+    """`compare` of a metric that is a mean over rows, from the value of each row."""
+    if {*base_rows, *tuned_rows} <= {0.0, 1.0}:
+        return mcnemar([row == 1 for row in base_rows], [row == 1 for row in tuned_rows])
+    return compare_means(base_rows, tuned_rows, seed=seed)
 
 
 def compare_means(

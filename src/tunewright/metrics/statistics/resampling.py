@@ -24,8 +24,8 @@ Weighing = Callable[[np.ndarray], np.ndarray]
 def weighing(metric: Metric, answers: Sequence[str], references: Sequence[str]) -> Weighing:
     """The metric of these answers as a function of how often each row counts.
 
-    From per-row values or tallies where the metric has them (one matrix product for all draws), else by measuring every
-    drawn set of rows anew.
+    From per-row values or tallies where the metric has them (one matrix product for all draws), or by its own way of counting
+    rows, else by measuring every drawn set of rows anew.
     """
     rows = metric.per_row(answers, references)
     if rows is not None:
@@ -33,6 +33,9 @@ def weighing(metric: Metric, answers: Sequence[str], references: Sequence[str]) 
     table: Any = metric.tallies(answers, references)
     if table is not None:
         return lambda weights_RN: metric.from_tallies(np.asarray(weights_RN @ table))
+    counted = metric.by_counts(answers, references)
+    if counted is not None:
+        return counted
     return lambda weights_RN: np.array([_measured(metric, answers, references, counts) for counts in weights_RN])
 
 

@@ -10,6 +10,11 @@ from tunewright.core.errors import BaseModelError
 from tunewright.models.safety import read_strict
 from tunewright.models.sources import Resolved, Source, as_path, holds_any
 
+# What describes a saved tuning -> the file beside it that holds its tensors.
+DESCRIPTIONS = {"tuning.json": "tuning.safetensors", "adapter_config.json": "adapter_model.safetensors"}
+# Where a saved tuning names its base; the stamp comes last, since files of PEFT name one themselves.
+_NAMING = {"tuning.json": "base", "adapter_config.json": "base_model_name_or_path", "base.json": "base"}
+
 
 class RunFolder(Source):
     """A folder with `run.yaml` or `manifest.json` of a run."""
@@ -32,12 +37,15 @@ class RunFolder(Source):
 
 
 def base_of(adapter: Path, run: Path | None = None) -> str | None:
-    """The base that an adapter names: in its run's file, or in its own PEFT configuration."""
+    """The base that an adapter names: in its run's file, in its own description, or in the stamp beside it."""
     if run is not None and (run / "run.yaml").is_file():
         named = read_file(run / "run.yaml").get("base")
         if isinstance(named, str):
             return named
-    path = adapter / "adapter_config.json"
-    data = read_strict(path) if path.is_file() else None
-    named = data.get("base_model_name_or_path") if isinstance(data, dict) else None
-    return named if isinstance(named, str) and named else None
+    for name, key in _NAMING.items():
+        path = adapter / name
+        data = read_strict(path) if path.is_file() else None
+        named = data.get(key) if isinstance(data, dict) else None
+        if isinstance(named, str) and named:
+            return named
+    return None
