@@ -6,7 +6,20 @@ from pathlib import Path
 import pytest
 
 from tunewright.core.errors import StorageError
-from tunewright.data.rows import ChatRow, LabelRow, Message, PreferenceRow, PromptRow, Row, TextRow
+from tunewright.data.rows import (
+    ChatRow,
+    LabelRow,
+    LabelsRow,
+    Message,
+    NumberRow,
+    PreferenceRow,
+    PromptRow,
+    QuestionRow,
+    Row,
+    SoftLabelRow,
+    TagsRow,
+    TextRow,
+)
 from tunewright.data.stored import read_rows, write_rows
 
 CALL = {"tool_calls": [{"function": {"name": "add", "arguments": {"a": 1}}}]}
@@ -19,8 +32,13 @@ ROWS = [
     PromptRow(prompt="ask", completion="say", where="a.jsonl:1", group="g", weight=0.25, metadata={"id": [1, None, {"b": 2.5}]}),
     ChatRow(messages=TALK, tools=({"type": "function", "function": {"name": "add"}},), where="a.jsonl:2"),
     LabelRow(text="one", second_text="two", label="003"),
+    SoftLabelRow(text="one", label="b", distribution={"a": 0.1, "b": 0.9}),
     TextRow(text="  white space\t\r\n stays \n"),
     PreferenceRow(messages=TALK[:2], chosen="4", rejected="5", tools=({"name": "add"},)),
+    LabelsRow(text="one", second_text="two", labels=("b", "a")),
+    NumberRow(text="one", values=(0.1, -3.0), names=("price", "size")),
+    TagsRow(tokens=("New", "York"), tags=("B-LOC", "I-LOC")),
+    QuestionRow(question="who?", context="ann ran", answers=("ann", "ann ran"), starts=(0, 0)),
 ]
 # Every one of these has broken a line-based format before: str.splitlines cuts at most of them.
 HARD = ["\u2028", "\u2029", "\x85", "\x0b\x0c\x1c", "\r", "\x00", "\ufeffbom", "𝄞 é e\u0301", '"\\n"', "\ud800 alone", "a\udfff"]

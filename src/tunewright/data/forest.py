@@ -21,6 +21,8 @@ class Segment:
             root has nothing before it and cannot be a target.
         tuning: which tuning of a bank owns the segment.
         label: the class index that a task head should give this segment; None where no head reads it.
+        values: the numbers that a task head should give this segment (0 or 1 a label, the targets of a regression).
+        tags: for each token, what a task head should give it: a class, or the marks of a span; -1: nothing. Empty means all -1.
         row: the index, in the caller's list, of the row that this segment was made from.
     """
 
@@ -29,7 +31,14 @@ class Segment:
     targets: tuple[float, ...] = ()
     tuning: int = 0
     label: int | None = None
+    values: tuple[float, ...] = ()
+    tags: tuple[int, ...] = ()
     row: int = 0
+
+    @property
+    def read_whole(self) -> bool:
+        """Whether a task head reads the segment, so that it cannot be cut."""
+        return self.label is not None or bool(self.values or self.tags)
 
     @property
     def trained(self) -> int:
@@ -49,6 +58,8 @@ class Tree:
                 raise ValueError(f"segment {index} of a tree has parent {segment.parent}; parents stand before children")
             if segment.targets and len(segment.targets) != len(segment.tokens):
                 raise ValueError(f"segment {index} has {len(segment.tokens)} tokens and {len(segment.targets)} target weights")
+            if segment.tags and len(segment.tags) != len(segment.tokens):
+                raise ValueError(f"segment {index} has {len(segment.tokens)} tokens and {len(segment.tags)} tags")
             if segment.parent is None and segment.targets and segment.targets[0] > 0:
                 raise ValueError("the first token of a root cannot be a target: nothing stands before it")
             if segment.tuning != self.segments[0].tuning:

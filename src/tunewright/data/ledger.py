@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tunewright.core.storage import write_text
-from tunewright.data.rows import ChatRow, LabelRow, PreferenceRow, Row
+from tunewright.data.rows import ChatRow, PreferenceRow, Row
 
 EXAMPLES = 5  # shown of each kind
 
@@ -76,9 +76,10 @@ class Findings:
         kept: rows kept, for each split.
         dropped: for each reason the count and up to five examples.
         found: for each filter what it found (`found`, `dropped`, `examples`).
-        labels: for each split how often each label occurs; empty for rows without labels.
+        labels: for each split how often each label occurs (of tags, in words); empty for rows without labels.
         lengths: for each split p50, p95 and max of the characters of inputs and answers.
         notes: what else should be known, as sentences.
+        parts: for each part of a mixture what it gives (`share`, `train`, `validation`, `test`, `repeated`, `held_out`, ...).
     """
 
     shape: str
@@ -90,6 +91,7 @@ class Findings:
     labels: dict[str, dict[str, int]] = field(default_factory=dict)
     lengths: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    parts: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """The findings as one JSON object."""
@@ -98,7 +100,7 @@ class Findings:
 
 def labels(splits: Mapping[str, Sequence[Row]]) -> dict[str, dict[str, int]]:
     """For each split how often each label occurs, most frequent first."""
-    counts = {name: Counter(row.label for row in rows if isinstance(row, LabelRow)) for name, rows in splits.items()}
+    counts = {name: Counter(label for row in rows for label in row.classes()) for name, rows in splits.items()}
     return {name: dict(sorted(count.items(), key=lambda item: (-item[1], item[0]))) for name, count in counts.items() if count}
 
 

@@ -9,28 +9,36 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, Any, NamedTuple
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
-from tunewright.core.configuration import Strict
+from tunewright.core.configuration import Strict, build
 from tunewright.core.errors import ConfigurationError, DataError, listed
 from tunewright.data.cleaning import Action, Cleaned, Pool, check_actions, clean
 from tunewright.data.ledger import Findings, Ledger, labels, lengths, remarks
-from tunewright.data.rows import LabelRow, Row
+from tunewright.data.mixing import Mixture, Part, Reading, as_mixture, as_prompting, blend
+from tunewright.data.rows import LabelsRow, PromptRow, Row
 from tunewright.data.shapes import room as shapes
 from tunewright.data.shapes._records import Settings, Table, read_table
-from tunewright.data.sources import source_for
+from tunewright.data.sources import Record, records, source_for
 from tunewright.data.splitting import split
+from tunewright.data.templates import load
+from tunewright.data.templates.dressing import Dressing, Prompting, dressed
 
 Place = Path | str
+OF_ONE_SET = ("train", "validation", "test", "template", "shape", "columns", "delimiter", "group")
+"""What says how one set is read; a mixture says it for each part."""
 
 
 class DataConfig(Strict):
     """What to learn from, and how to read it.
 
     Args:
-        train: a file, a folder, or a data set on the hub ("owner/name"). A folder or data set with splits brings its own.
+        train: a file, a folder, or a data set on the hub ("owner/name"). A folder or data set with splits brings its own. Not
+            given where there is a mixture.
+        mixture: several sets learned together: a list of parts, or a mapping with `parts`.
+        template: how rows become prompts in several wordings: a name, a file, or a mapping with `name`.
         validation: rows that decide when training stops; split off `train` when not given.
         test: rows that are measured once, at the end; split off `train` when not given.
         shape: what the columns mean, where detection is wrong ("chat", "prompt_completion", ...).
@@ -44,7 +52,9 @@ class DataConfig(Strict):
         cleaning: what to do about a filter's finds, `{near_duplicates: drop}`; each filter has its own default.
     """
 
-    train: Place
+    train: Place | None = None
+    mixture: Annotated[Mixture | None, BeforeValidator(as_mixture)] = None
+    template: Annotated[Prompting | None, BeforeValidator(as_prompting)] = None
     validation: Place | None = None
     test: Place | None = None
     shape: str | None = None
@@ -59,12 +69,30 @@ class DataConfig(Strict):
 
     @model_validator(mode="after")
     def _consistent(self) -> DataConfig:
+        if self.train is None and self.mixture is None:
+            raise ConfigurationError("the key 'train' is required", where="train", hint="Add it, or a `mixture`.")
+        beside = [name for name in OF_ONE_SET if self.mixture is not None and getattr(self, name) not in (None, {})]
+        if beside:
+            hint = "Give it to the parts that it is meant for."
+            raise ConfigurationError(f"'{beside[0]}' says nothing about a mixture as a whole", where=beside[0], hint=hint)
         if self.validation_share + self.test_share >= 1:
             raise ValueError("validation_share and test_share leave nothing to train on")
         check_actions(self.cleaning)
         if self.shape is not None and self.shape not in shapes.names():
             raise ConfigurationError(f"there is no shape '{self.shape}'", where="shape", allowed=shapes.names(), given=self.shape)
         return self
+
+    @property
+    def source(self) -> str:
+        """What is read, for people: the file, or the names of the parts."""
+        if self.mixture is None:
+            return str(self.train)
+        return f"mixture of {', '.join(part.name for part in self.mixture.parts)}"
+
+    @property
+    def name(self) -> str:
+        """A short name for what is read: the file's without its suffix, or `mixture`."""
+        return "mixture" if self.mixture is not None else Path(str(self.train)).stem
 
 
 @dataclass(frozen=True)
@@ -106,8 +134,17 @@ def read(config: DataConfig, seed: int) -> Dataset:
 
     Raises:
         DataError: the data cannot be used; the message names file and line.
-        ConfigurationError: a shape, column or filter that is not there was named.
+        ConfigurationError: a shape, column, template or filter that is not there was named.
     """
+    if config.mixture is not None:
+        splits, ledger, findings = blend(config.mixture, [_part(config, part, seed) for part in config.mixture.parts], seed)
+        return Dataset(**splits, shape=findings.shape, ledger=ledger, findings=findings)
+    found = _as_held(config, seed)
+    return found if config.template is None else _as_prompts(found, config.template, seed)
+
+
+def _as_held(config: DataConfig, seed: int) -> Dataset:
+    """The rows as the file holds them, before a template makes prompts of them."""
     tables = _tables(config)
     pool = Pool(
         tuple(row for table in tables.values() for row in table.rows),
@@ -118,28 +155,99 @@ def read(config: DataConfig, seed: int) -> Dataset:
     splits = _splits(cleaned, config, seed)
     _check_labels(splits)
     ledger, findings = _account(tables, cleaned, splits)
-    notes = findings.notes + _split_notes(cleaned.pool, splits, [role for role in splits if role not in tables])
+    notes = findings.notes + _split_notes(
+        cleaned.pool, splits, [role for role, rows in splits.items() if role not in tables and rows]
+    )
     return Dataset(**splits, shape=findings.shape, ledger=ledger, findings=replace(findings, notes=notes))
 
 
-def read_rows(place: Place, shape: str | None = None, columns: Mapping[str, str] | None = None) -> Loaded:
+def _as_prompts(found: Dataset, template: Prompting, seed: int) -> Dataset:
+    dressing = Dressing(template, [row for rows in found.splits().values() for row in rows], found.train, seed)
+    splits = {name: dressed(rows, dressing, learned=name == "train") for name, rows in found.splits().items()}
+    findings = replace(
+        found.findings,
+        shape=PromptRow.shape,
+        why=f"rows of shape {found.shape} as prompts of the template '{template.name}'",
+        kept={name: len(rows) for name, rows in splits.items()},
+        lengths=lengths(splits),
+    )
+    return Dataset(**splits, shape=PromptRow.shape, ledger=found.ledger, findings=findings)
+
+
+def _part(config: DataConfig, part: Part, seed: int) -> Reading:
+    """One part of a mixture, read and split like a set of its own; one that is held out has test rows only, and its examples."""
+    shots = part.template.shots if part.template is not None else 0
+    settings = {name: getattr(config, name) for name in DataConfig.model_fields if name not in (*OF_ONE_SET, "mixture")}
+    settings |= {name: getattr(part, name) for name in OF_ONE_SET}
+    try:
+        if part.held_out:
+            source, path = source_for(part.train)
+            apart = shots or part.test is not None or "test" in source.splits(path)
+            settings |= {"validation_share": 0.0, "test_share": config.test_share if apart else 0.0}
+        else:
+            apart = True
+        found = _as_held(build(DataConfig, settings), seed)
+    except (DataError, ConfigurationError) as error:
+        problem = f"{error.problem} (the part '{part.name}')"
+        raise type(error)(problem, where=error.where, allowed=error.allowed, given=error.given, hint=error.hint) from None
+    splits = found.splits()
+    if part.held_out:
+        splits = {"train": splits["train"] if shots else [], "validation": [], "test": splits["test" if apart else "train"]}
+    return Reading(part, splits, found.ledger, found.findings)
+
+
+def read_rows(
+    place: Place,
+    shape: str | None = None,
+    columns: Mapping[str, str] | None = None,
+    template: Prompting | None = None,
+    seed: int = 0,
+) -> Loaded:
     """Read and check one file, without splitting it: for measuring. Duplicates are reported and kept.
+
+    Args:
+        template: makes prompts of the rows; without examples, since there are no training rows to take them from.
 
     Raises:
         DataError: the data cannot be used; the message names file and line.
         ConfigurationError: a shape or column that is not there was named.
     """
+    if template is not None:
+        columns = _columns(template, columns or {}, place)
     table = read_table([place], "test", Settings(shape, columns or {}))
     cleaned = clean(Pool(tuple(table.rows), ("test",) * len(table.rows)), {})
     ledger, findings = _account({"test": table}, cleaned, {"test": list(cleaned.pool.rows)})
-    return Loaded(list(cleaned.pool.rows), ledger, findings)
+    loaded = Loaded(list(cleaned.pool.rows), ledger, findings)
+    return loaded if template is None else _loaded_prompts(loaded, template, table, place, seed)
+
+
+def read_like(place: Place, settings: Mapping[str, Any]) -> Loaded:
+    """One file, read as a run has read its own: shape, columns and template are those of `settings`, the run's resolved ones.
+
+    Raises:
+        DataError, ConfigurationError: as `read_rows`.
+    """
+    data = settings.get("data", {})
+    template = None if data.get("template") is None else build(Prompting, data["template"], "data.template")
+    return read_rows(place, data.get("shape"), data.get("columns"), template, settings.get("seed", 0))
+
+
+def _loaded_prompts(loaded: Loaded, template: Prompting, table: Table, place: Place, seed: int) -> Loaded:
+    _takes(template, table, place)
+    bare = template.model_copy(update={"shots": 0})
+    rows = dressed(loaded.rows, Dressing(bare, loaded.rows, (), seed), learned=False)
+    findings = replace(loaded.findings, shape=PromptRow.shape, lengths=lengths({"test": rows}))
+    if template.shots:
+        findings.notes.append(f"measured without the {template.shots} examples that stood in front of every prompt in training")
+    return Loaded(rows, loaded.ledger, findings)
 
 
 def _tables(config: DataConfig) -> dict[str, Table]:
     """The file of each split that the user has, read. Splits that stand beside `train` are used unless named otherwise."""
-    source, path = source_for(config.train)
+    train = config.train or ""
+    source, path = source_for(train)
     beside = source.splits(path)
-    places: dict[str, Sequence[Place]] = {"train": beside.get("train", [config.train])}
+    places: dict[str, Sequence[Place]] = {"train": beside.get("train", [train])}
     for role, named, share in (
         ("validation", config.validation, config.validation_share),
         ("test", config.test, config.test_share),
@@ -148,11 +256,35 @@ def _tables(config: DataConfig) -> dict[str, Table]:
             places[role] = _one_split(named, role)
         elif role in beside and share:
             places[role] = beside[role]
-    settings = Settings(config.shape, config.columns, config.delimiter, config.group, config.bad_rows_limit)
+    columns = (
+        config.columns
+        if config.template is None
+        else _columns(config.template, config.columns, places["train"][0], config.delimiter)
+    )
+    settings = Settings(config.shape, columns, config.delimiter, config.group, config.bad_rows_limit)
     tables = {"train": read_table(places["train"], "train", settings)}
+    if config.template is not None:
+        _takes(config.template, tables["train"], train)
     # The other files are read as what the training file was found to be: a model learns one shape.
     settings = settings._replace(shape=tables["train"].shape.name)
     return tables | {role: read_table(files, role, settings) for role, files in places.items() if role != "train"}
+
+
+def _columns(template: Prompting, given: Mapping[str, str], place: Place, delimiter: str | None = None) -> dict[str, str]:
+    """The columns that are meant, where some have the names of a template's places."""
+    first = next((item for item in records(place, delimiter) if isinstance(item, Record)), None)
+    return load(template.name).renamed(given, list(first.value) if first else [])
+
+
+def _takes(template: Prompting, table: Table, place: Place) -> None:
+    accepted = load(template.name).shapes
+    if table.shape.name not in accepted:
+        raise DataError(
+            f"rows of shape '{table.shape.name}' are nothing that the template '{template.name}' takes",
+            where=str(place),
+            allowed=accepted,
+            hint=f"Name the columns with `columns: {{YOURS: {next(iter(load(template.name).places))}}}`, or take another template.",
+        )
 
 
 def _one_split(place: Place, role: str) -> Sequence[Place]:
@@ -186,21 +318,24 @@ def _splits(cleaned: Cleaned, config: DataConfig, seed: int) -> dict[str, list[R
 
 
 def _check_labels(splits: Mapping[str, Sequence[Row]]) -> None:
-    train = [row for row in splits["train"] if isinstance(row, LabelRow)]
+    train = [row for row in splits["train"] if row.classes()]
     if not train:
         return
-    known = {row.label for row in train}
-    everywhere = {row.label for rows in splits.values() for row in rows if isinstance(row, LabelRow)}
-    if len(everywhere) == 1:
+    known = {label for row in train for label in row.classes()}
+    everywhere = {label for rows in splits.values() for row in rows for label in row.classes()}
+    # Of labels that may hold or not, one is enough.
+    if len(everywhere) == 1 and not isinstance(train[0], LabelsRow):
         hint = "Classification needs two. Is the right column read as the label?"
-        raise DataError(f"every row has the same label, '{train[0].label}'", where=train[0].where.rsplit(":", 1)[0], hint=hint)
+        raise DataError(
+            f"every row has the same label, '{train[0].classes()[0]}'", where=train[0].where.rsplit(":", 1)[0], hint=hint
+        )
     for name in ("validation", "test"):
-        strange = [row for row in splits[name] if isinstance(row, LabelRow) and row.label not in known]
+        strange = [row for row in splits[name] if not known.issuperset(row.classes())]
         if strange:
-            unseen = sorted({row.label for row in strange})
+            unseen = sorted({label for row in strange for label in row.classes()} - known)
             problem = f"{len(strange)} {name} rows have a label that no training row has: {listed(unseen, 5)}"
             hint = "Add training rows with it, or take these rows out."
-            raise DataError(problem, where=strange[0].where, allowed=sorted(known), given=strange[0].label, hint=hint)
+            raise DataError(problem, where=strange[0].where, allowed=sorted(known), given=unseen[0], hint=hint)
 
 
 def _account(tables: Mapping[str, Table], cleaned: Cleaned, splits: Mapping[str, list[Row]]) -> tuple[Ledger, Findings]:

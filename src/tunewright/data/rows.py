@@ -5,8 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, ClassVar
+
+ORIGIN = frozenset(("where", "group", "metadata"))  # fields that say where a row came from, not what it is
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,12 +45,13 @@ class Row(ABC):
 
     def content(self) -> dict[str, Any]:
         """The row without its origin: what makes two rows the same row."""
-        origin = ("where", "group", "metadata")
-        return {name: value for name, value in asdict(self).items() if name not in origin}
+        return {name: value for name, value in asdict(self).items() if name not in ORIGIN}
 
     def key(self) -> str:
         """A hash of the content, stable across files, machines and versions."""
-        text = json.dumps({"shape": self.shape, **self.content()}, sort_keys=True, ensure_ascii=False)
+        # As `content()`, but only what is itself a dataclass is copied: this runs for every row.
+        content = {one.name: getattr(self, one.name) for one in fields(self) if one.name not in ORIGIN}
+        text = json.dumps({"shape": self.shape, **content}, sort_keys=True, ensure_ascii=False, default=asdict)
         return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
     @abstractmethod
@@ -57,6 +61,18 @@ class Row(ABC):
     def target_text(self) -> str:
         """What the model should answer, as text; empty where the row has no answer."""
         return ""
+
+    def has_answer(self) -> bool:
+        """Whether there is something to compare an answer with; an answer may be empty and yet be the right one."""
+        return bool(self.target_text().strip())
+
+    def accepted(self) -> tuple[str, ...]:
+        """Every answer that counts as right, the first one being `target_text`."""
+        return (self.target_text(),)
+
+    def classes(self) -> tuple[str, ...]:
+        """The labels that the row holds, one for each time: they are counted, and learned before they are measured."""
+        return ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,6 +121,94 @@ class LabelRow(Row):
     def target_text(self) -> str:
         return self.label
 
+    def classes(self) -> tuple[str, ...]:
+        return (self.label,)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SoftLabelRow(LabelRow):
+    """A labelled text that is not certain of its label: `distribution` says how probable each one is, `label` is the likeliest."""
+
+    distribution: dict[str, float]
+    shape: ClassVar[str] = "soft_label"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelsRow(Row):
+    """A text (or a pair of texts) and all the labels that hold for it; there may be none. Their order means nothing."""
+
+    text: str
+    labels: tuple[str, ...]
+    second_text: str = ""
+    shape: ClassVar[str] = "text_labels"
+
+    def input_text(self) -> str:
+        return f"{self.text}\n{self.second_text}" if self.second_text else self.text
+
+    def target_text(self) -> str:
+        return labels_text(self.labels)
+
+    def classes(self) -> tuple[str, ...]:
+        return self.labels
+
+
+@dataclass(frozen=True, kw_only=True)
+class NumberRow(Row):
+    """A text (or a pair of texts) and the number, or numbers, to predict; `names` where the file names them."""
+
+    text: str
+    values: tuple[float, ...]
+    names: tuple[str, ...] = ()
+    second_text: str = ""
+    shape: ClassVar[str] = "text_score"
+
+    def input_text(self) -> str:
+        return f"{self.text}\n{self.second_text}" if self.second_text else self.text
+
+    def target_text(self) -> str:
+        return numbers_text(self.values)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TagsRow(Row):
+    """Words and one tag for each. No tag holds white space, so tags joined by spaces can be taken apart again."""
+
+    tokens: tuple[str, ...]
+    tags: tuple[str, ...]
+    shape: ClassVar[str] = "tokens_tags"
+
+    def input_text(self) -> str:
+        return " ".join(self.tokens)
+
+    def target_text(self) -> str:
+        return " ".join(self.tags)
+
+    def classes(self) -> tuple[str, ...]:
+        return self.tags
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuestionRow(Row):
+    """A question, the text that holds its answer, every accepted answer and where it begins; none: the text does not answer it."""
+
+    question: str
+    context: str
+    answers: tuple[str, ...]
+    starts: tuple[int, ...]
+    shape: ClassVar[str] = "question_context"
+
+    def input_text(self) -> str:
+        return f"{self.question}\n{self.context}"
+
+    def target_text(self) -> str:
+        return self.answers[0] if self.answers else ""
+
+    def has_answer(self) -> bool:
+        return True
+
+    def accepted(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(self.answers)) or ("",)
+
 
 @dataclass(frozen=True, kw_only=True)
 class TextRow(Row):
@@ -132,3 +236,13 @@ class PreferenceRow(Row):
 
     def target_text(self) -> str:
         return self.chosen
+
+
+def labels_text(labels: Iterable[str]) -> str:
+    """A set of labels as text that can be taken apart again: a JSON list, sorted."""
+    return json.dumps(sorted(labels), ensure_ascii=False)
+
+
+def numbers_text(values: Iterable[float]) -> str:
+    """Numbers as text, separated by spaces; the shortest form from which the same number is read again."""
+    return " ".join(str(int(value)) if float(value).is_integer() and abs(value) < 1e15 else repr(float(value)) for value in values)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from tunewright.core.errors import DataError
 from tunewright.core.seeds import derive
 from tunewright.data.cleaning import Pool
-from tunewright.data.rows import LabelRow, Row
+from tunewright.data.rows import LabelRow, LabelsRow, Row
 
 FEWEST = 10  # rows below which a share of them measures nothing
 
@@ -77,12 +77,27 @@ def _units(pool: Pool, seed: int) -> list[_Unit]:
     for index, node in enumerate(nodes):
         members.setdefault(root(node), []).append(index)
     units = []
+    strata = _strata(pool)
     for together in members.values():
-        counts = Counter(row.label for row in (pool.rows[i] for i in together) if isinstance(row, LabelRow))
+        counts = Counter(strata[i] for i in together if strata[i])
         label = min(counts, key=lambda name: (-counts[name], name), default="")
         draw = derive(seed, "split", min(pool.keys[i] for i in together))
         units.append(_Unit(tuple(together), draw, label))
     return sorted(units, key=lambda unit: (unit.label, unit.draw))
+
+
+def _strata(pool: Pool) -> list[str]:
+    """For each row what every split should have its share of: its label, or its set of labels where enough rows have the same."""
+    sets = Counter(row.target_text() for row in pool.rows if isinstance(row, LabelsRow))
+    # A set that few rows have would leave all of them in train; such rows are drawn from one pot.
+    return [
+        row.label
+        if isinstance(row, LabelRow)
+        else row.target_text()
+        if isinstance(row, LabelsRow) and sets[row.target_text()] >= FEWEST
+        else ""
+        for row in pool.rows
+    ]
 
 
 def _placed(units: Sequence[_Unit], wanted: Mapping[str, float]) -> list[str]:
@@ -116,7 +131,7 @@ def _learn_every_label(pool: Pool, units: Sequence[_Unit], placed: list[str]) ->
 
 
 def _labels(pool: Pool, members: Sequence[int]) -> Counter[str]:
-    return Counter(row.label if isinstance(row, LabelRow) else "" for row in (pool.rows[index] for index in members))
+    return Counter(label for index in members for label in pool.rows[index].classes() or ("",))
 
 
 def _fill_empty(pool: Pool, units: Sequence[_Unit], placed: list[str], wanted: Mapping[str, float]) -> None:

@@ -10,9 +10,12 @@ from typing import Any
 
 from tunewright.core.errors import StorageError
 from tunewright.core.storage import write_text
-from tunewright.data.rows import ChatRow, LabelRow, Message, PreferenceRow, PromptRow, Row, TextRow
+from tunewright.data import rows as kinds
+from tunewright.data.rows import Message, Row
 
-_KINDS: dict[str, type[Row]] = {kind.shape: kind for kind in (PromptRow, ChatRow, LabelRow, TextRow, PreferenceRow)}
+_KINDS: dict[str, type[Row]] = {
+    kind.shape: kind for kind in vars(kinds).values() if isinstance(kind, type) and issubclass(kind, Row) and kind is not Row
+}
 
 
 def write_rows(path: Path, rows: Iterable[Row]) -> None:
@@ -37,6 +40,5 @@ def _row(fields: dict[str, Any]) -> Row:
     kind = _KINDS[fields.pop("shape")]
     if "messages" in fields:
         fields["messages"] = tuple(Message(**message) for message in fields["messages"])
-    if "tools" in fields:
-        fields["tools"] = tuple(fields["tools"])
-    return kind(**fields)
+    values: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
+    return kind(**values)

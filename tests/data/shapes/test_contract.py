@@ -5,7 +5,18 @@ from dataclasses import FrozenInstanceError
 
 import pytest
 
-from tunewright.data.rows import ChatRow, LabelRow, PreferenceRow, PromptRow, TextRow
+from tunewright.data.rows import (
+    ChatRow,
+    LabelRow,
+    LabelsRow,
+    NumberRow,
+    PreferenceRow,
+    PromptRow,
+    QuestionRow,
+    SoftLabelRow,
+    TagsRow,
+    TextRow,
+)
 from tunewright.data.shapes import RowProblem, detect, room
 from tunewright.data.sources import Record
 
@@ -30,6 +41,15 @@ EXAMPLES = {
         },
         PreferenceRow,
         "preferred_output",
+    ),
+    "text_labels": ({"text": "Hi", "labels": ["greeting", "short"]}, LabelsRow, "labels"),
+    "text_score": ({"text": "Hi", "score": 0.5}, NumberRow, "score"),
+    "soft_label": ({"text": "Hi", "distribution": {"greeting": 0.75, "farewell": 0.25}}, SoftLabelRow, "distribution"),
+    "tokens_tags": ({"tokens": ["Hi", "Ann"], "tags": ["O", "B-PER"]}, TagsRow, "tags"),
+    "question_context": (
+        {"question": "Who?", "context": "Hi Ann", "answers": {"text": ["Ann"], "answer_start": [3]}},
+        QuestionRow,
+        "answers",
     ),
 }
 
@@ -67,7 +87,8 @@ def test_rows_are_frozen_hashable_by_content_and_json(case):
 def test_null_wrong_type_and_missing_are_row_problems(case):
     name, value, _, answer = case
     shape = room[name]()
-    for bad, kinds in ((None, {"null"}), ({"a": 1}, {"wrong_type"}), (3.5, {"wrong_type"})):
+    wrong = {"text_score": (True, "much"), "soft_label": (["a"], 3.5)}.get(name, ({"a": 1}, 3.5))
+    for bad, kinds in ((None, {"null"}), *((bad, {"wrong_type"}) for bad in wrong)):
         with pytest.raises(RowProblem) as caught:
             shape.row(Record({**value, answer: bad}, "a:1"))
         assert caught.value.kind in kinds

@@ -8,6 +8,7 @@ import pytest
 
 from tunewright.core.errors import ConfigurationError, DataError
 from tunewright.data.sources import Note, Record, records, room, source_for
+from tunewright.data.sources.conll import Conll
 
 ROWS = [{"prompt": "007", "completion": "NA"}, {"prompt": "Grüße \u2028 \u0085 \U0001f600", "completion": 'a "b", c;\nd'}]
 
@@ -77,7 +78,7 @@ def test_every_format_gives_the_same_rows(tmp_path, name):
 def test_every_suffix_has_a_test_and_one_source():
     suffixes = [suffix for name in room.names() for suffix in room[name].suffixes]
     assert len(suffixes) == len(set(suffixes))
-    assert set(suffixes) - {".txt"} == {"." + name.rsplit(".", 1)[1] for name in FORMATS}
+    assert set(suffixes) - {".txt", *Conll.suffixes} == {"." + name.rsplit(".", 1)[1] for name in FORMATS}
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -120,7 +121,9 @@ def test_only_tables_have_a_delimiter(tmp_path):
 
 def test_unknown_suffixes_list_the_known_ones(tmp_path):
     (tmp_path / "rows.jsnol").write_text("{}")
-    with pytest.raises(DataError, match=r"files ending in '.jsnol' are not read. Did you mean '.json.*'\? Allowed: .arrow, .csv"):
+    with pytest.raises(
+        DataError, match=r"files ending in '.jsnol' are not read. Did you mean '.json.*'\? Allowed: .arrow, .bio, .conll"
+    ):
         source_for(tmp_path / "rows.jsnol")
     shutil.copy(tmp_path / "rows.jsnol", tmp_path / "rows")
     with pytest.raises(DataError, match="has no suffix"):

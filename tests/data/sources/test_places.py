@@ -42,7 +42,7 @@ def test_other_files_are_one_data_set_in_the_order_of_their_names(tmp_path):
 
 def test_a_folder_without_data(tmp_path):
     (tmp_path / "notes.md").write_text("x")
-    with pytest.raises(DataError, match=r"holds no data file \(it holds notes.md\). Allowed: .arrow, .csv"):
+    with pytest.raises(DataError, match=r"holds no data file \(it holds notes.md\). Allowed: .arrow, .bio, .conll"):
         list(records(tmp_path))
 
 

@@ -44,7 +44,7 @@ def _reason(row: Row) -> str:
         return "" if row.text.strip() else "the text is empty"
     if isinstance(row, PreferenceRow) and not row.rejected.strip():
         return "the rejected answer is empty"
-    if row.target_text().strip():
+    if row.has_answer():
         return ""
     # A call of a tool is an answer without words.
     last = (

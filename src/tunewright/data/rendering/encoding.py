@@ -149,6 +149,27 @@ class Encoding:
             cut += surplus
         return [*before, *first, *between, *other, *behind], cut
 
+    def located(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+        """The ids of a text with, for each, where in the text it begins and ends; control tokens that it spells are characters.
+
+        A space that a tokenizer takes into a word's token may or may not lie within its ends, as the tokenizer has it.
+        """
+        guarded, _ = self.guard(text, trusted=False)
+        ids: list[int] = []
+        places: list[tuple[int, int]] = []
+        begin = 0
+        for part in guarded.split(BREAK):
+            answer = self.tokenizer(part, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+            ids += answer["input_ids"]
+            places += [(begin + start, begin + end) for start, end in answer["offset_mapping"]]
+            begin += len(part)  # the break itself is no character of the text
+        return ids, places
+
+    @property
+    def around_pair(self) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
+        """Ids that the tokenizer puts in front of a pair, between its two texts, and behind it."""
+        return self._around_pair
+
     def _anchor(self, wanted: str, text: str, *, opens: bool) -> tuple[str, int]:
         """What to encode in front of `text` and how many ids of it to cut off again."""
         if opens or not self.needs_anchor:

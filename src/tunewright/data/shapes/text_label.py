@@ -6,16 +6,9 @@ from typing import Any, ClassVar
 
 from tunewright.data.rows import LabelRow
 from tunewright.data.shapes import RowProblem, Shape, _columns, rest, text_at
+from tunewright.data.shapes._texts import PAIRS, SINGLE, text_keys
 from tunewright.data.sources import Record
 
-_PAIRS = (
-    ("premise", "hypothesis"),
-    ("sentence1", "sentence2"),
-    ("question1", "question2"),
-    ("text1", "text2"),
-    ("text", "second_text"),
-)
-_SINGLE = ("text", "sentence")
 # `category`, `class` and the like also stand beside texts that are not for classification, so they are only suggested.
 _LABELS = ("label", "intent", "sentiment")
 
@@ -24,10 +17,7 @@ class TextLabel(Shape):
     """Classification. Labels stay words: the number 1 is the label "1", false is "false"."""
 
     title: ClassVar[str] = "text and label"
-    keys: ClassVar[tuple[tuple[str, ...], ...]] = (
-        *((first, second, label) for first, second in _PAIRS for label in _LABELS),
-        *((text, label) for text in _SINGLE for label in _LABELS),
-    )
+    keys: ClassVar[tuple[tuple[str, ...], ...]] = text_keys(PAIRS, SINGLE, _LABELS)
 
     def row(self, record: Record) -> LabelRow:
         used = self.used(record)

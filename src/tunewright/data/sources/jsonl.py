@@ -1,4 +1,4 @@
-"""JSON Lines: one object a line. A pretty-printed JSON array of objects is read as well, under either suffix."""
+"""JSON Lines: one object a line. A JSON array of objects and a file of SQuAD are read as well, under either suffix."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from tunewright.core.errors import DataError
 from tunewright.core.units import bytes_text
-from tunewright.data.sources import Note, Problem, Record, Source
+from tunewright.data.sources import Note, Problem, Record, Source, _squad
 from tunewright.data.sources._files import check_text
 from tunewright.data.sources._json import BadJson, check, element, parse
 from tunewright.data.sources._lines import LARGEST_ROW, lines
@@ -18,13 +18,16 @@ LARGEST_ARRAY = 500_000_000  # bytes; an array stands in memory whole, lines do 
 
 
 class Jsonl(Source):
-    """JSON Lines and JSON arrays, strictly read: no NaN, no duplicate keys, no lone surrogates."""
+    """JSON Lines, JSON arrays and SQuAD's nested files, strictly read: no NaN, no duplicate keys, no lone surrogates."""
 
     suffixes: ClassVar[tuple[str, ...]] = (".jsonl", ".ndjson", ".json")
 
     def records(self, path: Path) -> Iterator[Record | Problem | Note]:
         if check_text(path):
             yield Note(str(path), "begins with a byte order mark (removed)")
+        if _squad.holds(path):
+            yield from _squad.records(path)
+            return
         layout = _layout(path)
         yield from _array(path) if layout == "array" else _by_line(path)
 
