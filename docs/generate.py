@@ -24,6 +24,7 @@ from tunewright.data.cleaning import room as filters
 from tunewright.data.shapes import room as shapes
 from tunewright.data.sources import room as sources
 from tunewright.finetune import Run
+from tunewright.graders import room as graders
 from tunewright.methods import room as methods
 from tunewright.metrics import room as metrics
 from tunewright.models.sources import room as bases
@@ -62,10 +63,17 @@ def _settings(kind: type[BaseModel], prefix: str) -> Iterator[tuple[str, ...]]:
         if prefix == "" and name in ENTRIES:
             default = "by the rows" if field.default is None else f"`{ENTRIES[name].name_of(field.default)}`"
             yield f"`{name}`", "a name, or a mapping with `name`", default, about or f"see [{name}s](#{name}s)"
+        elif inner is not None and inspect.isabstract(inner):  # an entry of a room, or several by names
+            yield f"`{prefix}{name}`", _named(field), _default(field), about
         elif inner is not None:
             yield from _settings(inner, f"{prefix}{name}.")
         else:
             yield f"`{prefix}{name}`", value_of(field), _default(field), about
+
+
+def _named(field: FieldInfo) -> str:
+    one = "a name, or a mapping with `name`"
+    return f"a mapping: for each key {one}" if typing.get_origin(field.annotation) is dict else one
 
 
 def arguments(kind: type) -> dict[str, str]:
@@ -174,12 +182,12 @@ def first_sentence(entry: type) -> str:
     return " ".join((inspect.getdoc(entry) or "").split("\n\n")[0].split())
 
 
+MEASURED = {"label": "labels", "text": "written answers", "labels": "sets of labels", "numbers": "numbers", "tags": "tags of words"}
+
+
 def metrics_table() -> str:
     """Every metric."""
-    rows = [
-        (f"`{name}`", {"label": "labels", "text": "written answers"}[metrics[name].task], first_sentence(metrics[name]))
-        for name in metrics.names()
-    ]
+    rows = [(f"`{name}`", MEASURED[metrics[name].task], first_sentence(metrics[name])) for name in metrics.names()]
     return _table(("Metric", "Measures", "What it is"), rows)
 
 
@@ -234,6 +242,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "methods": lambda: cards(methods),
     "objectives": lambda: cards(objectives),
     "metrics": metrics_table,
+    "graders": lambda: cards(graders),
     "shapes": shapes_table,
     "sources": sources_table,
     "filters": filters_table,

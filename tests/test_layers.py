@@ -18,11 +18,11 @@ SOURCES = Path(__file__).resolve().parents[1] / "src"
 FLOORS = {
     0: ("core", "examples"),
     1: ("data", "models", "metrics"),
-    2: ("engine",),
+    2: ("engine", "graders"),
     3: ("methods", "objectives", "retrieval"),
     4: ("training", "evaluation", "explain"),
-    5: ("run", "compare", "adapt", "compress", "search", "federated"),
-    6: ("serve", "monitor"),
+    5: ("run",),
+    6: ("compare", "adapt", "compress", "search", "federated", "serve", "monitor"),
     7: ("testing",),
     8: ("cli",),
 }

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 from pydantic import BeforeValidator, Field, PlainSerializer, field_validator
 
 from tunewright.core import runs
+from tunewright.core.collector import set_aside
 from tunewright.core.configuration import Strict, build, read_file
 from tunewright.core.errors import UnknownNameError
 from tunewright.core.narrator import SILENT, Narrator
@@ -101,20 +102,19 @@ def finetune(run: Run, narrator: Narrator = SILENT, stop_asked: Callable[[], boo
         DivergedError, StorageError, Interrupted: the run stopped; `resume` continues from its last checkpoint.
     """
     resolve(run.base)  # a misspelt base is found before anything is read
-    folder = (
-        runs.create(run.folder, run.name, Path(str(run.data.train)).stem or "run") if _leads() else runs.WatchedFolder(run.folder)
-    )
+    folder = runs.create(run.folder, run.name, run.data.name or "run") if _leads() else runs.WatchedFolder(run.folder)
     with folder.locked(), ExitStack() as until_the_end:
         try:
             narrator.stage("Read and check the data")
             dataset = read(run.data, run.seed)
             decided(objective_for(run, dataset), facts(run.base).kind, dataset)
-            narrator.say(f"{Path(str(run.data.train)).name}: {dataset.sentence()}")
+            narrator.say(f"{Path(run.data.source).name}: {dataset.sentence()}")
             if len(dataset.ledger):
                 reasons = ", ".join(f"{count} {kind.replace('_', ' ')}" for kind, count in dataset.ledger.counts().items())
                 narrator.warn(f"Dropped rows: {reasons}. The first: {next(iter(dataset.ledger)).where}")
             # Only now, when the data have said all that they can, does anything heavy load.
             narrator.stage("Load the libraries")
+            until_the_end.enter_context(set_aside(_load_libraries))
             from tunewright.engine.placement.group import joined
 
             group = until_the_end.enter_context(joined(stop_asked))
@@ -147,6 +147,7 @@ def resume(path: Path, narrator: Narrator = SILENT, stop_asked: Callable[[], boo
             update={"folder": path.parent, "name": path.name}
         )
         narrator.stage("Read the rows that the run kept")
+        until_the_end.enter_context(set_aside(_load_libraries))
         from tunewright.engine.placement.group import joined
         from tunewright.run import records, stages
         from tunewright.run.workshop import set_up
@@ -163,3 +164,8 @@ def resume(path: Path, narrator: Narrator = SILENT, stop_asked: Callable[[], boo
 
 def _leads() -> bool:
     return process().rank == 0
+
+
+def _load_libraries() -> None:
+    """Everything heavy: torch, transformers, and what of ours stands on them."""
+    import tunewright.run.stages  # noqa: F401

@@ -32,6 +32,31 @@ def test_help_loads_nothing_heavy_and_is_quick(words: list[str]) -> None:
     assert done.stdout.strip()
 
 
+FIRST_STEP = """
+import gc, os, sys
+from tunewright.cli import main
+from tunewright.core.runs import RunFolder
+
+def log(folder, line):
+    early = {"nltk", "rouge_score", "sacrebleu", "sklearn", "pandas", "datasets", "peft"}
+    found = sorted(early & set(sys.modules))
+    print("PROBE", found, gc.isenabled(), gc.get_freeze_count() > 100_000, file=sys.stderr, flush=True)
+    os._exit(0)
+
+RunFolder.log = log
+main(sys.argv[1:])
+"""
+
+
+def test_what_the_first_step_does_not_need_is_not_loaded_before_it(tmp_path: Path) -> None:
+    rows = [{"prompt": f"What is {number} and one?", "completion": f" {number + 1}."} for number in range(24)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    words = ["tune", "rows.jsonl", "--folder", "runs", "--training.max_steps", "2", "--threads", "1"]
+    done = subprocess.run([sys.executable, "-c", FIRST_STEP, *words], capture_output=True, text=True, timeout=120, cwd=tmp_path)
+    # The collector works again, and leaves out what the libraries have brought.
+    assert done.stderr.strip().splitlines()[-1] == "PROBE [] True True"
+
+
 def test_importing_the_package_loads_nothing_heavy() -> None:
     check = "import tunewright, sys; assert not {'torch', 'transformers', 'pydantic', 'cyclopts'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", check], check=True, timeout=60)
@@ -42,7 +67,7 @@ def test_every_verb_stands_in_the_help_and_in_a_file_of_its_own(say: Callable) -
     for names in verbs.VERBS.values():
         for name in names:
             assert f" {name} " in shown
-            assert (Path(verbs.__file__).parent / f"{name}.py").is_file()
+            assert (Path(verbs.__file__).parent / f"{name.replace('-', '_')}.py").is_file()
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ BUILTINS = {
     "MissingExtraError": ImportError,
     "DoesNotFitError": MemoryError,
     "DivergedError": ArithmeticError,
+    "GraderError": ValueError,
     "StorageError": OSError,
 }
 every_kind = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)

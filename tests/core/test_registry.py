@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from importlib.metadata import EntryPoint, EntryPoints
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -64,8 +65,8 @@ class Foreign(Strict):
 
 @pytest.fixture
 def third_party(room, monkeypatch) -> Room:
-    points = {"tunewright.shapes_room": [SimpleNamespace(name="triangle", load=lambda: Foreign)]}
-    monkeypatch.setattr(registry, "entry_points", lambda group: points.get(group, []))
+    point = SimpleNamespace(name="triangle", group="tunewright.shapes_room", load=lambda: Foreign)
+    monkeypatch.setattr(registry, "_registered", lambda: (point,))
     return Room("shapes_room", Strict, "shape")
 
 
@@ -166,3 +167,27 @@ def test_settings_for_an_entry_that_takes_none_are_not_swallowed(room, tmp_path)
     assert isinstance(plain.make("plain"), Plain)
     with pytest.raises(ConfigurationError, match="size: the thing 'plain' has no settings"):
         plain.make({"name": "plain", "size": 3})
+
+
+@pytest.fixture
+def installed(monkeypatch) -> Iterator[list[str]]:
+    """What is installed, with entries for this room, for another one and for somebody else; how often it was asked for."""
+    groups = {"triangle": "tunewright.shapes_room", "circle": "tunewright.other_room", "command": "console_scripts"}
+    points = EntryPoints(EntryPoint(name, f"{__name__}:Foreign", group) for name, group in groups.items())
+    asked = []
+    monkeypatch.setattr(registry, "entry_points", lambda: asked.append("asked") or points)
+    registry._registered.cache_clear()
+    yield asked
+    registry._registered.cache_clear()
+
+
+def test_an_installed_package_brings_its_entries_into_their_room(room, installed):
+    assert room.names() == ["borrowed", "broken", "square", "triangle", "two"]
+    assert room["triangle"].__name__ == "Foreign"
+
+
+def test_what_is_installed_is_asked_for_once(room, installed):
+    for _ in range(3):
+        room.names()
+        Room("shapes_room", room.kind, "shape")["square"]
+    assert installed == ["asked"]

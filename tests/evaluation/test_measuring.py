@@ -1,9 +1,11 @@
 """From answers to numbers: quick ones while training, measures with intervals at the end."""
 
+from dataclasses import replace
+
 import pytest
 
 from tunewright.core.errors import UnknownNameError
-from tunewright.data.rows import LabelRow, PromptRow, Row, TextRow
+from tunewright.data.rows import LabelRow, PromptRow, QuestionRow, Row, TextRow
 from tunewright.evaluation.measuring import LOSS, direction, mean_loss, measures, quick
 from tunewright.evaluation.task import Answer
 
@@ -105,3 +107,22 @@ def test_the_seed_decides_the_interval():
     assert one == again
     assert one.value == other.value
     assert (one.low, one.high) != (other.low, other.high)
+
+
+def test_of_several_accepted_answers_the_nearest_counts():
+    """SQuAD's rule, for each side on its own: before it came near to the first answer, now it is the second one whole."""
+    row = QuestionRow(question="who?", context="ann or big ann", answers=("big ann", "ann or"), starts=(7, 0))
+    rows = [row, replace(row, answers=("ann",), starts=(0,))]
+    before, after = [Answer("ann"), Answer("ann")], [Answer("ann or"), Answer("")]
+    exact, shared = measures(["squad_exact_match", "token_f1"], before, after, rows, seed=0)
+    assert (exact.base.value, exact.tuned.value) == (0.5, 0.5)
+    assert (exact.difference.value, exact.difference.test) == (0, "exact McNemar")
+    assert shared.base.value == pytest.approx((2 / 3 + 1) / 2)
+    assert shared.tuned.value == 0.5
+    assert quick(after, rows, ["token_f1"]) == {"token_f1": 0.5}
+
+
+def test_no_answer_is_compared_where_it_is_the_right_one():
+    row = QuestionRow(question="why?", context="ann ran", answers=(), starts=())
+    (found,) = measures(["squad_exact_match"], None, [Answer(""), Answer("ann")], [row, row], seed=0)
+    assert (found.tuned.value, found.tuned.count) == (0.5, 2)

@@ -144,6 +144,8 @@ def test_an_adapter_that_names_no_base_is_refused(lora: Trained, tmp_path: Path)
     adapter = shutil.copytree(lora.folder / "adapter", tmp_path / "adapter")
     facts = json.loads((adapter / "adapter_config.json").read_text())
     (adapter / "adapter_config.json").write_text(json.dumps(facts | {"base_model_name_or_path": None}))
+    assert open_model(str(adapter)).model.base == lora.shop.run.base  # the stamp names it too
+    (adapter / "base.json").unlink()
     with pytest.raises(BaseModelError, match="does not say which base"):
         open_model(str(adapter))
 

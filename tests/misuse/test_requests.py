@@ -33,7 +33,7 @@ FLAGS = {
     "--training.learning_rate nan": ("--training.learning_rate: ", "finite number", "'nan'"),
     "--training.learning_rate 1e3": ("--training.learning_rate: ", "less than or equal to 10"),
     "--training.epochs two": ("--training.epochs: ", "valid number", "'two'"),
-    "--method lorra": ("--method: ", "'lorra'", "Did you mean 'lora'?", "Allowed: full"),
+    "--method lorra": ("--method: ", "'lorra'", "Did you mean 'lora'?", "Allowed: adalora"),
     "--method.name lorra": ("--method: ", "'lorra'", "Did you mean 'lora'?"),
     "--objective sfft": ("--objective: ", "'sfft'", "Did you mean 'sft'?"),
     "--objective.head nwe": ("--objective.head: ", "'auto', 'new' or 'words'"),

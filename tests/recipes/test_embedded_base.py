@@ -276,5 +276,7 @@ def test_examples_are_what_the_recipe_writes(recipe: SimpleNamespace) -> None:
 
 
 def test_an_unknown_example_names_those_there_are() -> None:
-    with pytest.raises(FileNotFoundError, match=r"no example data 'quikstart.jsonl'; there are: quickstart.jsonl, reviews.jsonl"):
+    with pytest.raises(
+        FileNotFoundError, match=r"no example data 'quikstart.jsonl'; there are: general.txt, quickstart.jsonl, reviews.jsonl"
+    ):
         tunewright.examples.path("quikstart.jsonl")

@@ -21,7 +21,7 @@ def test_there_are_recipes() -> None:
 def test_a_recipe_is_a_valid_run_file(path: Path) -> None:
     run = build(Run, read_file(path), path.name)
     assert set(run.evaluation.metrics) <= set(metrics.names())
-    assert run.training.monitor in {"loss", *metrics.names()}
+    assert run.training.monitor in {"loss", "reward", *metrics.names()}
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)

@@ -171,7 +171,13 @@ def test_a_metric_may_be_watched(described, labelled):
             ConfigurationError,
             "nothing in a llama network is called",
         ),
-        ("llama", "pairs", {"method": {"name": "lora", "targets": ["norm"]}}, ConfigurationError, "stands on linear layers only"),
+        (
+            "llama",
+            "pairs",
+            {"method": {"name": "lora", "targets": ["norm"]}},
+            ConfigurationError,
+            "embeddings and convolutions only",
+        ),
         ("llama", "pairs", {"method": {"name": "selective", "bias_only": True}}, ConfigurationError, "the selection is empty"),
         (
             "bert",

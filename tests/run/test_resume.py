@@ -69,6 +69,20 @@ def test_stopped_again_and_again(whole, described, pairs):
     assert_same(run.folder / "often", whole)
 
 
+def test_what_a_method_keeps_besides_goes_on_too(described, pairs):
+    """AdaLoRA's averages and masks decide what the steps after a stop do."""
+    method = {"name": "adalora", "rank": 1, "initial_rank": 3}
+    whole = finetune(described("llama", pairs, name="undisturbed", method=method)).folder
+    run = described("llama", pairs, name="in_two", method=method)
+    with pytest.raises(Interrupted):
+        finetune(run, stop_asked=stop_after(3))
+    resume(run.folder / "in_two")
+    assert_same(run.folder / "in_two", whole)
+    facts = json.loads((whole / "adapter" / "adapter_config.json").read_text())
+    assert facts["total_step"] == len(losses(whole))
+    assert facts["rank_pattern"]
+
+
 @pytest.mark.parametrize("at", ["measure_base", "tune", "log", "save_tuning", "test_once", "finish"])
 def test_killed_anywhere(at: str, whole, described, pairs, monkeypatch: pytest.MonkeyPatch):
     from tunewright.run import stages

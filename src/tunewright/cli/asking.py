@@ -40,11 +40,11 @@ class Drawing:
 
 def as_row(opened: Opened, prompt: str, system: str = "") -> Row:
     """A prompt as a row of the shape that the model was tuned on."""
-    from tunewright.data.rows import ChatRow, LabelRow, Message, PromptRow, TextRow
-    from tunewright.objectives.classification import Classification
+    from tunewright.data.rows import ChatRow, Message, PromptRow, TextRow
 
-    if isinstance(opened.objective, Classification):
-        return LabelRow(text=prompt, label="")
+    asked = opened.objective.asked(prompt)
+    if asked is not None:
+        return asked
     if opened.shape in CHAT_SHAPES:
         before = (Message(role="system", content=system),) if system else ()
         return ChatRow(messages=(*before, Message(role="user", content=prompt)))

@@ -42,11 +42,10 @@ def chat(
     with narrator() as told:
         told.stage(f"Load {model}")
         from tunewright.evaluation.opening import open_model
-        from tunewright.objectives.classification import Classification
 
         opened = open_model(model, force=force)
-    if isinstance(opened.objective, Classification):
-        hint = f"Label a text with: tunewright generate {model} 'your text'"
+    if not opened.objective.writes:
+        hint = f"Ask it with: tunewright generate {model} 'your text'"
         raise BaseModelError("is a classifier: it has labels, and nothing to say", where=model, hint=hint)
     talk = _Talk(opened, (drawing or Drawing()).sampling(opened.settings), system, console(sys.stderr))
     return Outcome({"model": model, "messages": talk.run()})

@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from tunewright.finetune import Run
     from tunewright.run.targets import Planted
 
-ROWS_SHOWN = 3
-
 
 def check(*tokens: Annotated[str, Parameter(allow_leading_hyphen=True, show=False)]) -> Outcome:
     """Read the data and say what was found; with --base also what would be learned.
@@ -50,11 +48,16 @@ def _planted(run: Run, dataset: Dataset) -> Planted:
 
 
 def _outcome(run: Run, dataset: Dataset, planted: Planted | None) -> Outcome:
-    from tunewright.cli.findings import findings_shown
+    from tunewright.cli.findings import findings_shown, first_rows
+    from tunewright.data.templates.dressing import is_prompted
 
-    first = [{"where": row.where, "input": row.input_text(), "target": row.target_text()} for row in dataset.train[:ROWS_SHOWN]]
+    first = [
+        {"where": row.where, "input": row.input_text(), "target": row.target_text()}
+        | {key: row.metadata[key] for key in ("task", "template", "wording") if is_prompted(row) and key in row.metadata}
+        for row in first_rows(dataset)
+    ]
     data = {
-        "data": str(run.data.train),
+        "data": run.data.source,
         "shape": dataset.shape,
         "findings": dataset.findings.as_dict(),
         "splits": {name: len(rows) for name, rows in dataset.splits().items()},
@@ -63,4 +66,4 @@ def _outcome(run: Run, dataset: Dataset, planted: Planted | None) -> Outcome:
     }
     if planted is not None:
         data |= {"base": run.base, "targets": planted.counts.as_dict()}
-    return Outcome(data, findings_shown(str(run.data.train), dataset, planted))
+    return Outcome(data, findings_shown(run.data.source, dataset, planted))

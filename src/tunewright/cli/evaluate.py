@@ -68,13 +68,12 @@ def _measured(
 ) -> tuple[list[Measure], Loaded]:
     from tunewright.cli.asking import Drawing
     from tunewright.core.errors import DataError
-    from tunewright.data.reading import read_rows
+    from tunewright.data.reading import read_like
     from tunewright.evaluation.measuring import measures
     from tunewright.evaluation.predictions import write
 
-    settings = opened.settings.get("data", {})
-    loaded = read_rows(data, settings.get("shape"), settings.get("columns"))
-    _suit(opened, loaded, data)
+    loaded = read_like(data, opened.settings)
+    suit(opened, loaded, data)
     answers = opened.approach(Drawing().sampling(opened.settings)).answer(loaded.rows, written)
     found = measures(names or opened.objective.metrics, None, answers, loaded.rows, seed=0)
     if not found:
@@ -84,14 +83,14 @@ def _measured(
     return found, loaded
 
 
-def _suit(opened: Opened, loaded: Loaded, data: str) -> None:
+def suit(opened: Opened, loaded: Loaded, data: str) -> None:
     """See that the model can answer rows of this kind; a plain language model is asked for labels in words."""
     from tunewright.core.errors import DataError
     from tunewright.data.rows import LabelRow
     from tunewright.objectives.classification import Classification
 
     labels = sorted({row.label for row in loaded.rows if isinstance(row, LabelRow)})
-    if labels and not isinstance(opened.objective, Classification) and opened.model.kind != "encoder":
+    if labels and opened.objective.writes and opened.model.kind != "encoder":
         opened.objective, opened.labels = Classification(head="words", labels=tuple(labels)), tuple(labels)
     if (loaded.rows and not isinstance(loaded.rows[0], opened.objective.rows)) or (labels and not opened.labels):
         hint = "It was tuned for rows of another shape." if opened.settings else "Tune it first: a bare encoder has no head."
@@ -107,7 +106,8 @@ def _suit(opened: Opened, loaded: Loaded, data: str) -> None:
 def _warn(opened: Opened, loaded: Loaded, told: Narrator) -> None:
     from tunewright.core.errors import listed
 
-    strange = sorted({row.target_text() for row in loaded.rows} - set(opened.labels)) if opened.labels else []
+    known = set(opened.labels)
+    strange = sorted({label for row in loaded.rows for label in row.classes()} - known) if known else []
     if strange:
         told.warn(f"The model does not know these labels, so rows with them count as wrong: {listed(strange, 5)}")
 

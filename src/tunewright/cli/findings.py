@@ -11,10 +11,13 @@ from rich.table import Table
 from rich.text import Text
 
 from tunewright.data.reading import Dataset
+from tunewright.data.rows import Row
+from tunewright.data.templates.dressing import is_prompted
 
 if TYPE_CHECKING:
     from tunewright.run.targets import Planted
 
+ROWS_SHOWN = 3
 LONGEST = 160  # characters of a row's text
 LABELS_SHOWN = 12
 
@@ -36,6 +39,20 @@ def findings_shown(source: str, dataset: Dataset, planted: Planted | None) -> Re
         body += [Text(), Text(f"{len(dataset.ledger):,} rows dropped", style="bold"), _dropped(findings.dropped)]
     body += [Text(), Text("First rows", style="bold"), *_first(dataset)]
     return Group(*body)
+
+
+def first_rows(dataset: Dataset) -> list[Row]:
+    """The first training rows; of a mixture the first of every part, tested where it is held out."""
+    if not dataset.findings.parts:
+        return dataset.train[:ROWS_SHOWN]
+    rows = [*dataset.train, *dataset.test]
+    return [next(row for row in rows if row.metadata["task"] == name) for name in dataset.findings.parts]
+
+
+def _origin(row: Row) -> str:
+    """Where a row comes from, and in which wording it is asked."""
+    wording = f", wording {row.metadata['wording']} of {row.metadata['template']}" if is_prompted(row) else ""
+    return f"{row.where}{wording}"
 
 
 def pairs(facts: Iterable[tuple[str, object]]) -> RenderableType:
@@ -90,8 +107,8 @@ def _dropped(dropped: dict[str, Any]) -> RenderableType:
 
 def _first(dataset: Dataset) -> list[RenderableType]:
     body: list[RenderableType] = []
-    for row in dataset.train[:3]:
-        facts = [("", Text(row.where, style="dim")), ("input", clipped(row.input_text()))]
+    for row in first_rows(dataset):
+        facts: list[tuple[str, object]] = [("", Text(_origin(row), style="dim")), ("input", clipped(row.input_text()))]
         facts += [("target", Text(clipped(row.target_text()), style="green"))] if row.target_text() else []
         body.append(Padding(pairs(facts), (0, 0, 1, 2)))
     return body

@@ -45,7 +45,7 @@ class Asked:
         # A name comes before the settings below it, so that `--method.rank 8 --method lora` is what it says.
         ordered = sorted({**(defaults or {}), **self.given}.items(), key=lambda item: item[0].count("."))
         data = override(self.data, ordered)
-        if not isinstance(data.get("data"), dict) or "train" not in data["data"]:
+        if not isinstance(data.get("data"), dict) or not {"train", "mixture"} & set(data["data"]):
             hint = "Give a file, a folder or a data set: tunewright tune examples.jsonl (or `data: {train: ...}` in the run file)."
             raise ConfigurationError("no data was given", where=self.file or "data", hint=hint)
         try:

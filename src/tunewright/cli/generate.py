@@ -71,14 +71,17 @@ def _prompts(given: tuple[str, ...], file: Path | None, stdin: bool) -> list[str
 def _answers(opened: Opened, prompts: list[str], sampling: object) -> list[dict[str, object]]:
     from tunewright.cli.asking import as_row, written
     from tunewright.engine.settings import Sampling
-    from tunewright.objectives.classification import Classification
 
     assert isinstance(sampling, Sampling)
     rows = [as_row(opened, prompt) for prompt in prompts]
-    if isinstance(opened.objective, Classification):
+    if not opened.objective.writes:
         found = opened.approach(sampling).answer(rows, len(rows))
+        named = "label" if opened.objective.task == "classification" else "answer"
         return [
-            {"prompt": prompt, "label": one.text, "probability": one.confidence} for prompt, one in zip(prompts, found, strict=True)
+            {"prompt": prompt, named: one.text, "probability": one.confidence, **one.details, "finished": True}
+            if named == "answer"
+            else {"prompt": prompt, named: one.text, "probability": one.confidence}
+            for prompt, one in zip(prompts, found, strict=True)
         ]
     texts = written(opened, rows, sampling)
     return [{"prompt": prompt, "answer": text, "finished": ended} for prompt, (text, ended) in zip(prompts, texts, strict=True)]

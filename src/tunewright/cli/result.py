@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from tunewright.evaluation.report.schema import Subject
     from tunewright.finetune import Result
 
+_ASKING = {"regression": "predict", "token_classification": "tag words", "question_answering": "find an answer"}
+
 
 def finished(result: Result, between: Sequence[RenderableType] = ()) -> Outcome:
     """The outcome of `tune`, `resume` and `quickstart`.
@@ -52,8 +54,11 @@ def _closing(folder: str, subject: Subject) -> RenderableType:
 def next_commands(folder: str, subject: Subject) -> list[tuple[str, str]]:
     """What can be done with a finished run, as (purpose, command)."""
     name = f"'{folder}'" if " " in folder else folder
-    if subject.task == "classification":
-        found = [("label a text", f"tunewright generate {name} 'your text'")]
+    if subject.task == "reward":
+        found = []
+    elif subject.task not in ("generation", "text", "preference"):
+        asked = '{"question": "...", "context": "..."}' if subject.task == "question_answering" else "your text"
+        found = [(_ASKING.get(subject.task, "label a text"), f"tunewright generate {name} '{asked}'")]
     else:
         found = [("try it", f"tunewright generate {name} 'your prompt'"), ("talk", f"tunewright chat {name}")]
     found.append(("measure", f"tunewright evaluate {name} more-examples.jsonl"))

@@ -76,7 +76,7 @@ def _below(kind: type[BaseModel], prefix: str, named: Mapping[str, str | None]) 
             for entry in [chosen] if chosen else ROOMS[name].names():
                 yield from _below(ROOMS[name][entry], f"{name}.", {})
             yield Setting(f"{name}.name", "text", "", "the same", texts=True)
-        elif inner:
+        elif inner and not inspect.isabstract(inner[0]):  # an entry of a room is a name, or a mapping as in a run file
             yield from _below(inner[0], f"{name}.", {})
         else:
             takes, texts = _shape(field.annotation)

@@ -35,6 +35,16 @@ USAGE = {
             "tunewright check qa.csv --data.columns.question prompt",
         ),
     ),
+    "compare-methods": (
+        "tunewright compare-methods DATA [--methods A,B,C] [--repeats 3] [--general FILE] [settings]",
+        "Tune by several methods, several times each, and set test quality, memory, time, parameters, size on disk, slow-down "
+        "and forgetting side by side. Repeat r of every method has seed r and its own split. The same command goes on where it "
+        "stopped.",
+        (
+            "tunewright compare-methods reviews.csv --base minilm --methods lora,bottleneck_adapter,head,full",
+            "tunewright compare-methods examples.jsonl --methods '[{name: lora, rank: 4}, {name: lora, rank: 64}]' --repeats 5",
+        ),
+    ),
     "quickstart": (
         "tunewright quickstart [settings]",
         "See everything work in a minute or two, with the base and the examples that ship with the package. Needs no network.",

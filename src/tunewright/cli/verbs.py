@@ -32,13 +32,17 @@ VERBS = {
         "tune": "Tune a base on your examples, test it once, and write the report.",
         "resume": "Go on with a run that was stopped or killed: the same bits as if it never had been.",
         "merge": "Put an adapter into its base, verified, as one folder that everything can load.",
+        "interpolate": "Put a tuned model between its base and itself: measure it at several places, or write it at one.",
+        "combine": "Add and subtract what runs of one base changed, as one model.",
     },
     "Look first": {
         "check": "Read the data and say what was found; with --base also what would be learned.",
+        "label": "Label rows by rules that vote (patterns, keywords, Python), and say what each rule is worth.",
         "estimate": "Say what a run would cost (memory, tokens, time), leaving nothing behind.",
         "show": "Show a run, a base, what is learned of rows, or what a method does.",
         "list": "List runs, methods, objectives, metrics, shapes of rows, and bases.",
     },
+    "Compare": {"compare-methods": "Tune by several methods, several times each: quality and costs side by side."},
     "Use": {
         "evaluate": "Measure a model on rows: every metric with its interval.",
         "generate": "Answer prompts: with text, or, for a classifier, with a label.",
@@ -52,11 +56,12 @@ SHOWN = {
     "run": "What a run was asked, what came of it, where its parts lie.",
     "base": "The facts of a base, from its files' headers.",
     "targets": "Rows as the model sees them, with the learned tokens marked.",
+    "prompt": "Which words the virtual tokens of a soft prompt are near.",
     "method": "What a method does, what it costs, when to use it, its settings.",
     "objective": "What an objective minimises, when to use it, its settings.",
     "metric": "What a metric measures.",
 }
-WITH_SETTINGS = ("tune", "quickstart", "estimate", "check")
+WITH_SETTINGS = ("tune", "quickstart", "estimate", "check", "compare-methods")
 """These take the settings of a run as flags, so their help is drawn from the settings."""
 
 
@@ -71,7 +76,8 @@ def app() -> App:
                 whole.command(_show(about, group, rank))
                 continue
             flags = [] if name in WITH_SETTINGS else HELP_FLAGS
-            target = f"tunewright.cli.{name}:{name}"
+            module = name.replace("-", "_")
+            target = f"tunewright.cli.{module}:{module}"
             whole.command(target, name=name, help=about, group=group, sort_key=rank, help_flags=flags, help_epilogue="")
         if title == "Installation":
             whole["--help"].group = whole["--version"].group = group
@@ -81,7 +87,7 @@ def app() -> App:
 def _show(about: str, group: Group, rank: int) -> App:
     inner = App(name="show", help=about, group=group, sort_key=rank, version_flags=[], help_epilogue="")
     for place, (name, line) in enumerate(SHOWN.items()):
-        file = "show_targets" if name == "targets" else "show"
+        file = f"show_{name}" if name in ("targets", "prompt") else "show"
         flags = [] if name == "targets" else HELP_FLAGS
         inner.command(f"tunewright.cli.{file}:show_{name}", name=name, help=line, sort_key=place, help_flags=flags)
     return inner
@@ -119,7 +125,8 @@ def _translated(error: CycloptsError) -> ConfigurationError:
     if isinstance(error, MissingArgumentError):
         names = error.argument.names if error.argument is not None else ()
         name = error.keyword or next(iter(names), "an argument")
-        bare = name.lstrip("-").upper() if not error.keyword else name
+        flag = error.argument is not None and error.argument.field_info.is_keyword_only
+        bare = name if error.keyword or flag else name.lstrip("-").upper()
         return ConfigurationError(
             f"{bare} is missing" if not error.keyword else "needs a value", where=verb if not error.keyword else name, hint=hint
         )

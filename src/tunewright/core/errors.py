@@ -124,6 +124,10 @@ class DivergedError(WorkError, ArithmeticError):
     """The loss, the gradients or the trained weights stopped being finite numbers; nothing after that was saved."""
 
 
+class GraderError(WorkError, ValueError):
+    """A grader raised, hung or gave what is no number for an answer; the run keeps what it has learned so far."""
+
+
 class StorageError(WorkError, OSError):
     """A file could not be written or read back: disk full, permission lost, device error."""
 

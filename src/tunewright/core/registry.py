@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from importlib.metadata import entry_points
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -58,7 +59,7 @@ class Room(Generic[T]):
 
     def _foreign(self) -> dict[str, Any]:
         group = "tunewright." + self.package.rsplit(".", 1)[-1]
-        return {point.name: point for point in entry_points(group=group)}
+        return {point.name: point for point in _registered() if point.group == group}
 
     def make(self, value: Any) -> Any:
         """An entry from what a run file holds: a name, a mapping with `name`, or the entry itself.
@@ -97,3 +98,10 @@ class Room(Generic[T]):
     def dump(self, entry: Any) -> dict[str, Any]:
         """What a run file holds for `entry`: the name and every setting, resolved."""
         return {"name": self.name_of(entry), **entry.model_dump(mode="json")}
+
+
+@cache
+def _registered() -> tuple[EntryPoint, ...]:
+    """The entries that other packages bring; asked once, for the answer opens a file of every installed package."""
+    points = entry_points()
+    return tuple(point for group in points.groups if group.startswith("tunewright.") for point in points.select(group=group))

@@ -7,11 +7,14 @@ from collections.abc import Sequence
 from tunewright.data.rows import Row
 from tunewright.evaluation.report.schema import Measure
 from tunewright.evaluation.task import Answer
+from tunewright.metrics import Metric
 from tunewright.metrics import room as metrics
-from tunewright.metrics.statistics.intervals import mean_score, score
-from tunewright.metrics.statistics.paired import compare, compare_means
+from tunewright.metrics.statistics.intervals import mean_score, score, value_score
+from tunewright.metrics.statistics.paired import Difference, compare, compare_means, compare_rows
 
 LOSS = "loss"
+SCORED = {"reward": "Mean reward"}
+"""What answers bring with them (`Answer.scores`), by name, with its title; more is better."""
 
 
 def mean_loss(answers: Sequence[Answer]) -> float | None:
@@ -26,15 +29,28 @@ def quick(answers: Sequence[Answer], rows: Sequence[Row], names: Sequence[str]) 
     loss = mean_loss(answers)
     if loss is not None:
         values[LOSS] = loss
-    written = [(answer.text, row.target_text()) for answer, row in zip(answers, rows, strict=True) if answer.text is not None]
-    for name in names if written else ():
-        values[name] = metrics[name]().measure([text for text, _ in written], [reference for _, reference in written])
+    values |= {name: sum(scored) / len(scored) for name in SCORED if (scored := _scored(name, answers))}
+    known = [index for index, answer in enumerate(answers) if answer.text is not None and rows[index].has_answer()]
+    texts = [answers[index].text or "" for index in known]
+    for name in [one for one in names if one not in SCORED] if known else ():
+        metric = metrics[name]()
+        values[name] = metric.measure(texts, _references(metric, texts, [rows[index] for index in known]))
     return values
 
 
 def direction(name: str) -> bool:
     """Whether more of `name` is better. Raises `UnknownNameError` for a name that is no metric."""
-    return False if name == LOSS else metrics[name].higher_is_better
+    return name in SCORED or (name != LOSS and metrics[name].higher_is_better)
+
+
+def title(name: str) -> str:
+    """What `name` is called in a report."""
+    return "loss" if name == LOSS else SCORED.get(name) or metrics[name].title
+
+
+def in_percent(name: str) -> bool:
+    """Whether `name` is shown as a share."""
+    return name != LOSS and name not in SCORED and metrics[name].percent
 
 
 def measures(
@@ -50,27 +66,79 @@ def measures(
     Args:
         base: None when there is nothing to compare with (`evaluate MODEL DATA`).
     """
-    found = []
-    written = [index for index, answer in enumerate(tuned) if answer.text is not None and rows[index].target_text()]
-    references = [rows[index].target_text() for index in written]
+    found = [one for name in SCORED if (one := _of_scores(name, base, tuned, seed, split)) is not None]
+    written = [index for index, answer in enumerate(tuned) if answer.text is not None and rows[index].has_answer()]
+    asked = [rows[index] for index in written]
     after = [tuned[index].text or "" for index in written]
     before = None if base is None else [base[index].text or "" for index in written]
-    for name in names if written else ():
+    for name in [one for one in names if one not in SCORED] if written else ():
         metric = metrics[name]()
+        wanted = _references(metric, after, asked)
         found.append(
             Measure(
                 metric=name,
                 title=metric.title,
                 split=split,
-                base=None if before is None else score(metric, before, references, seed),
-                tuned=score(metric, after, references, seed),
-                difference=None if before is None else compare(metric, before, after, references, seed),
+                base=None if before is None else score(metric, before, _references(metric, before, asked), seed),
+                tuned=score(metric, after, wanted, seed),
+                difference=None if before is None else _compared(metric, before, after, asked, seed),
                 higher_is_better=metric.higher_is_better,
                 percent=metric.percent,
             )
         )
     loss = _loss(base, tuned, seed, split)
     return found if loss is None else [*found, loss]
+
+
+def by_task(found: Sequence[Measure], title: str, held_out: bool) -> list[Measure]:
+    """Measures of the rows of one task, as those of a part beside the whole."""
+    split = f"held-out {title}" if held_out else title
+    return [measure.model_copy(update={"role": "part", "split": split}) for measure in found]
+
+
+def _references(metric: Metric, answers: Sequence[str], rows: Sequence[Row]) -> list[str]:
+    """What each answer is compared with: of several accepted answers the one that it comes nearest to, by this metric."""
+    found = [row.target_text() for row in rows]
+    several = [(index, accepted) for index, row in enumerate(rows) if len(accepted := row.accepted()) > 1]
+    for index, accepted in several:
+        values = metric.per_row([answers[index]] * len(accepted), accepted)
+        if values is None:
+            break  # a metric of all rows together has no nearest one
+        found[index] = accepted[values.index(max(values) if metric.higher_is_better else min(values))]
+    return found
+
+
+def _compared(metric: Metric, before: Sequence[str], after: Sequence[str], rows: Sequence[Row], seed: int) -> Difference:
+    """Base against tuned; where rows accept several answers, each side by its own nearest one."""
+    wanted = _references(metric, after, rows)
+    if not any(len(row.accepted()) > 1 for row in rows):
+        return compare(metric, before, after, wanted, seed)
+    values = metric.per_row(before, _references(metric, before, rows)), metric.per_row(after, wanted)
+    if values[0] is None or values[1] is None:
+        return compare(metric, before, after, wanted, seed)
+    return compare_rows(values[0], values[1], seed)
+
+
+def _scored(name: str, answers: Sequence[Answer]) -> list[float]:
+    return [answer.scores[name] for answer in answers if name in answer.scores]
+
+
+def _of_scores(name: str, base: Sequence[Answer] | None, tuned: Sequence[Answer], seed: int, split: str) -> Measure | None:
+    """What the answers bring under one name, before and after; None where they bring nothing."""
+    after, before = _scored(name, tuned), None if base is None else _scored(name, base)
+    if not after:
+        return None
+    paired = before is not None and len(before) == len(after)
+    return Measure(
+        metric=name,
+        title=SCORED[name],
+        split=split,
+        base=value_score(before, seed) if before and paired else None,
+        tuned=value_score(after, seed),
+        difference=compare_rows(before, after, seed) if before and paired else None,
+        higher_is_better=True,
+        percent=False,
+    )
 
 
 def _loss(base: Sequence[Answer] | None, tuned: Sequence[Answer], seed: int, split: str) -> Measure | None:

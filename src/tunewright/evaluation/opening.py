@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -17,10 +16,10 @@ from tunewright.engine.fused import fuse
 from tunewright.engine.probe import Probed, probe
 from tunewright.engine.settings import Sampling
 from tunewright.evaluation.tuned import Tuned
-from tunewright.methods import Tuning
-from tunewright.methods.lora import from_peft
+from tunewright.methods import Method, Tuning
+from tunewright.methods._saved import method_of, require_base
 from tunewright.models import Model
-from tunewright.models.heads import ClassificationHead
+from tunewright.models.heads import Head
 from tunewright.models.loading import load, resolve
 from tunewright.models.sources import folder_of
 from tunewright.objectives import Objective
@@ -68,43 +67,57 @@ def open_model(name: str, *, force: bool = False) -> Opened:
         BaseModelError: it cannot be found, is damaged, or its base has changed since.
     """
     found = resolve(name)
-    settings = _settings(name)
+    settings = settings_of(name)
     renderer_settings = build(Rendering, settings.get("rendering", {}))
     objective: Objective = objectives.make(settings["objective"]) if settings.get("objective") else SFT()
     tuning: Tuning | None = None
+    layouts, room = Method.layouts, None
     if found.adapter is None:
         model = _loaded(name)
         place = folder_of(found)
     else:
         place = found.adapter
         model = _base_of(name, found.base_of_adapter, settings)
-        _same_base(name, model, place, force)
-        if (place / "adapter_config.json").is_file():
-            tuning = from_peft(place).attach(model, 0)
+        if not force:
+            require_base(place, model, name)
+        method = method_of(place)
+        if method is not None:
+            tuning, layouts, room = method.attach(model, 0), method.layouts, method.text_room(model.context)
             tuning.load(place)
-    head = ClassificationHead.load(place) if (place / "head.json").is_file() else None
-    probed = probe(model)
+    head = Head.load(place) if (place / "head.json").is_file() else None
+    probed = probe(model, layouts)
     engine = Engine(model, probed=probed, head=head)
-    renderer = Renderer(model.tokenizer, model.kind, model.context, renderer_settings)
+    if tuning is not None:
+        engine.first.disabled = tuning.disabled
+    renderer = Renderer(model.tokenizer, model.kind, room or model.context, renderer_settings)
     labels = head.labels if head is not None else tuple((settings.get("objective") or {}).get("labels", ()))
     return Opened(name, model, engine, renderer, objective, probed, labels, tuning, settings, _shape(name, settings))
 
 
-def _loaded(name: str) -> Model:
+def _loaded(name: str, dtype: str = "float32") -> Model:
     """The base as it is, with its norms and rotations in fewer passes over memory; its names and weights stay."""
-    model = load(name)
+    model = load(name, dtype=dtype)
     fuse(model.network)
     return model
 
 
-def load_base(name: str) -> Model:
+def load_base(name: str, dtype: str = "float32") -> Model:
     """What is tuned: a base as it is, or, where a run or an adapter is named, its tuned model with the adapter merged in memory.
+
+    Args:
+        dtype: of the weights in memory (`models.loading.load`); an adapter is merged in float32 only.
 
     Raises:
         BaseModelError: it cannot be found, is damaged, or is an adapter that cannot be merged.
     """
     if resolve(name).adapter is None:
-        return _loaded(name)
+        return _loaded(name, dtype)
+    if dtype != "float32":
+        raise BaseModelError(
+            f"is an adapter, and what it is merged into cannot be loaded as {dtype}",
+            where=name,
+            hint="Merge it first: tunewright merge.",
+        )
     opened = open_model(name)
     if opened.tuning is None:
         raise BaseModelError("is not an adapter that can be merged into its base", where=name, hint="Name its base instead.")
@@ -114,7 +127,7 @@ def load_base(name: str) -> Model:
     return replace(opened.model, base=name, fingerprint=stamp)
 
 
-def _settings(name: str) -> dict[str, Any]:
+def settings_of(name: str) -> dict[str, Any]:
     """The resolved settings of a run, or those that a merged model was tuned with."""
     for path in (Path(name) / "run.yaml", Path(name) / MERGED):
         if path.is_file():
@@ -136,16 +149,3 @@ def _base_of(name: str, base: str | None, settings: dict[str, Any]) -> Model:
             "the adapter does not say which base it was made on", where=name, hint="Give it in adapter_config.json."
         )
     return load_base(asked)
-
-
-def _same_base(name: str, model: Model, place: Path, force: bool) -> None:
-    stamp = place / "base.json"
-    if force or not stamp.is_file():
-        return  # adapters of other makers carry no stamp
-    wanted = json.loads(stamp.read_text(encoding="utf-8"))["fingerprint"]
-    if wanted != model.fingerprint:
-        raise BaseModelError(
-            f"the adapter was made on another base (fingerprint {wanted[:12]}, this one is {model.fingerprint[:12]})",
-            where=name,
-            hint="Use the base it was made on, or --force if you know that they fit.",
-        )

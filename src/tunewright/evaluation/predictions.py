@@ -30,6 +30,11 @@ def write(path: Path, rows: Sequence[Row], base: Sequence[Answer] | None, tuned:
             line |= {"base": base[index].text, "base_loss": base[index].loss}
         if answer.confidence is not None:
             line["confidence"] = answer.confidence
+        if answer.details:
+            line["details"] = answer.details
+        if answer.scores:
+            line["tuned_scores"] = dict(answer.scores)
+            line |= {} if base is None else {"base_scores": dict(base[index].scores)}
         lines.append(json.dumps(line, ensure_ascii=False))
     path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, "\n".join(lines) + "\n")

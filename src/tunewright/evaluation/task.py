@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 from tunewright.data.rows import Row
 
@@ -18,12 +19,16 @@ class Answer:
         loss: mean negative log-likelihood of the reference, per token (or of the right label); None where there is no model.
         tokens: reference tokens that `loss` is the mean of.
         confidence: probability of the chosen label.
+        details: what a task head says beside it (probabilities of labels, places of an answer), as plain data.
+        scores: what the objective itself says of the answer, by name (its reward); more is better.
     """
 
     text: str | None
     loss: float | None = None
     tokens: int = 0
     confidence: float | None = None
+    details: Mapping[str, Any] = field(default_factory=dict)
+    scores: Mapping[str, float] = field(default_factory=dict)
 
 
 class Approach(ABC):
@@ -42,10 +47,14 @@ class Approach(ABC):
 
 
 class Always(Approach):
-    """The baseline that reads nothing: one and the same answer."""
+    """The baseline that no model is needed for: one and the same answer, or what a rule says to a row.
 
-    def __init__(self, text: str, name: str) -> None:
+    Args:
+        text: the answer, or the rule.
+    """
+
+    def __init__(self, text: str | Callable[[Row], str], name: str) -> None:
         self.text, self.name = text, name
 
     def answer(self, rows: Sequence[Row], written: int) -> list[Answer]:
-        return [Answer(self.text) for _ in rows]
+        return [Answer(self.text if isinstance(self.text, str) else self.text(row)) for row in rows]

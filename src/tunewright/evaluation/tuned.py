@@ -1,4 +1,4 @@
-"""A model as an approach: base or tuned, with label words, a new head, or written text."""
+"""A model as an approach: base or tuned, with a task head, label words, or written text, as its objective says."""
 
 from __future__ import annotations
 
@@ -15,10 +15,9 @@ from tunewright.engine.sampling import sample
 from tunewright.engine.scoring import Scored, score_trees
 from tunewright.engine.settings import Sampling
 from tunewright.evaluation.task import Answer, Approach
-from tunewright.objectives import Objective
-from tunewright.objectives.classification import Classification
-
-BUDGET = 4096  # tokens of one forward pass without gradients
+from tunewright.objectives import Objective, Reading
+from tunewright.objectives._heads import BUDGET
+from tunewright.objectives.classification import most_probable
 
 
 class Tuned(Approach):
@@ -37,23 +36,9 @@ class Tuned(Approach):
 
     def answer(self, rows: Sequence[Row], written: int) -> list[Answer]:
         with self.engine.evaluating():
-            if isinstance(self.objective, Classification):
-                return self._by_head(rows) if self.objective.with_head else self._by_words(rows)
-            return self._by_text(rows, written)
-
-    def _by_head(self, rows: Sequence[Row]) -> list[Answer]:
-        planted = self.objective.plant(rows, self.renderer)
-        trees = [item.tree for item in planted if not isinstance(item, Refusal)]
-        found: list[torch.Tensor] = [torch.empty(0)] * len(trees)
-        for chosen in batches_for(trees, BUDGET):
-            logits_SC = self.engine.label_logits(self.engine.collate([trees[index] for index in chosen]))
-            for index, logits_C in zip(chosen, logits_SC.log_softmax(dim=1).cpu(), strict=True):
-                found[index] = logits_C
-        waiting = iter(found)
-        return [
-            Answer("") if isinstance(item, Refusal) else self._chosen(next(waiting), row)
-            for item, row in zip(planted, rows, strict=True)
-        ]
+            if self.objective.reads:
+                return [_answer(one) for one in self.objective.readings(self.engine, self.renderer, rows)]
+            return self._by_text(rows, written) if self.objective.writes else self._by_words(rows)
 
     def _by_words(self, rows: Sequence[Row]) -> list[Answer]:
         """log p(label | text) = sum of its tokens' log p, made comparable by a softmax over the labels."""
@@ -61,21 +46,17 @@ class Tuned(Approach):
         trees = [tree for tree in options if tree is not None]
         scored = iter(score_trees(self.engine, trees, token_budget=BUDGET))
         return [
-            Answer("") if tree is None else self._chosen(_shares(next(scored)), row)
+            Answer("") if tree is None else _answer(most_probable(_shares(next(scored)), self.labels, row))
             for tree, row in zip(options, rows, strict=True)
         ]
 
     def _options(self, row: Row) -> Tree | None:
+        if not isinstance(row, LabelRow):
+            return None
         try:
             return self.renderer.options(row, self.labels)
         except RowRefused:
             return None
-
-    def _chosen(self, log_probabilities_C: torch.Tensor, row: Row) -> Answer:
-        best = int(log_probabilities_C.argmax())
-        right = self.labels.index(row.label) if isinstance(row, LabelRow) and row.label in self.labels else None
-        loss = None if right is None else -float(log_probabilities_C[right])
-        return Answer(self.labels[best], loss, 1, float(log_probabilities_C[best].exp()))
 
     def _by_text(self, rows: Sequence[Row], written: int) -> list[Answer]:
         losses = self._losses(rows)
@@ -105,6 +86,10 @@ class Tuned(Approach):
                 sums[row] -= score
                 counts[row] += 1
         return [(total / count if count else None, count) for total, count in zip(sums, counts, strict=True)]
+
+
+def _answer(reading: Reading) -> Answer:
+    return Answer(reading.text, reading.loss, reading.tokens, reading.confidence, reading.details, reading.scores)
 
 
 def _shares(scored: Sequence[Scored]) -> torch.Tensor:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any
 
 from tunewright.core.surroundings import code_hash, machine, versions
 from tunewright.core.units import count_text
 from tunewright.data.ledger import Findings
+from tunewright.data.rows import Row
 from tunewright.evaluation import predictions
-from tunewright.evaluation.measuring import LOSS, direction, measures
+from tunewright.evaluation.measuring import LOSS, by_task, direction, in_percent, measures, title
+from tunewright.evaluation.report.labels import confusion_tables, label_report, scatter
 from tunewright.evaluation.report.schema import (
-    ConfusionTables,
     Cost,
     Curves,
     Data,
@@ -21,6 +22,7 @@ from tunewright.evaluation.report.schema import (
     Lengths,
     Measure,
     Report,
+    Rows,
     Series,
     Settings,
     Subject,
@@ -29,14 +31,14 @@ from tunewright.evaluation.report.schema import (
 from tunewright.evaluation.report.verdict import judge
 from tunewright.evaluation.task import Answer
 from tunewright.methods import room as methods
-from tunewright.metrics import room as metrics
-from tunewright.metrics.statistics.confusion import confusion, label_order
+from tunewright.objectives import Task
 from tunewright.objectives import room as objectives
-from tunewright.objectives.classification import Classification
 from tunewright.run.workshop import Workshop
 from tunewright.training.around import Best
 from tunewright.training.estimate import peak_memory
 
+OWN = {"reward": "Mean reward of drawn answers", "kl": "KL to the base (nats a token)", "length": "Length of answers (tokens)"}
+"""What of the steps' own measurements is drawn as a curve."""
 PARAGRAPH = 25  # words of the median answer from which on an exact match says little
 
 
@@ -47,8 +49,8 @@ def account(shop: Workshop, best: Best, before: Sequence[Answer], after: Sequenc
         before, after: what the baseline and the tuned model answered to the test rows.
     """
     found = _measured(shop, before, after)
-    note = "always answering the most frequent label: the base has no head for these labels" if shop.has_new_head else ""
-    curves = _curves(shop, best)
+    note = shop.guess.note if shop.guess is not None else ""
+    curves, task = _curves(shop, best), shop.objective.task
     return Report(
         name=shop.folder.path.name,
         created=datetime.now().astimezone().isoformat(timespec="seconds"),
@@ -57,10 +59,10 @@ def account(shop: Workshop, best: Best, before: Sequence[Answer], after: Sequenc
         measures=found,
         baseline_note=note,
         curves=curves,
-        data=data_of(str(shop.run.data.train), shop.dataset.findings),
+        data=data_of(shop.run.data.source, shop.dataset.findings),
         targets=_targets(shop),
-        rows=predictions.best_and_worst(shop.dataset.test, before, after),
-        confusion=_confusion(shop, before, after),
+        rows=_rows(shop.dataset.test, task, before, after),
+        confusion=confusion_tables(task, shop.dataset.test, before, after),
         settings=Settings(values=shop.run.model_dump(mode="json"), reasons=shop.reasons),
         environment=Environment(machine=machine(), versions=versions(), hashes=_hashes(shop)),
         cost=_cost(shop),
@@ -68,13 +70,34 @@ def account(shop: Workshop, best: Best, before: Sequence[Answer], after: Sequenc
     )
 
 
+def _rows(rows: Sequence[Row], task: Task, before: Sequence[Answer], after: Sequence[Answer]) -> Rows:
+    parts = {"by_label": label_report(task, rows, before, after), "scatter": scatter(task, rows, after)}
+    return predictions.best_and_worst(rows, before, after).model_copy(update=parts)
+
+
 def _measured(shop: Workshop, before: Sequence[Answer], after: Sequence[Answer]) -> tuple[Measure, ...]:
     """The measures of the test rows; the verdict is about the first, which is the user's own choice where there is one."""
-    rows = shop.dataset.test
+    rows, parts = shop.dataset.test, shop.dataset.findings.parts
     if not rows:
         return ()
-    found = measures(shop.metrics, before, after, rows, shop.run.seed)
-    return tuple(found if shop.run.evaluation.metrics else telling_first(found, [row.target_text() for row in rows]))
+    held_out = {name for name, facts in parts.items() if facts["held_out"]}
+    task_of = {place: row.metadata["task"] for place, row in enumerate(rows)} if parts else {}
+
+    def of(chosen: Sequence[int]) -> list[Measure]:
+        asked = [rows[place] for place in chosen]
+        return measures(shop.metrics, [before[place] for place in chosen], [after[place] for place in chosen], asked, shop.run.seed)
+
+    # The verdict is about what was tuned for; tasks that are held out stand beside it.
+    whole = [place for place in range(len(rows)) if task_of.get(place) not in held_out]
+    found = of(whole) if whole else []
+    if whole and not shop.run.evaluation.metrics:
+        found = telling_first(found, [rows[place].target_text() for place in whole])
+    for name in parts:
+        chosen = [place for place, task in task_of.items() if task == name]
+        found += by_task(of(chosen), name, name in held_out) if chosen else []
+    if len(held_out) > 1:
+        found += by_task(of([place for place, task in task_of.items() if task in held_out]), "all tasks", held_out=True)
+    return tuple(found)
 
 
 def telling_first(found: Sequence[Measure], references: Sequence[str]) -> list[Measure]:
@@ -87,16 +110,16 @@ def telling_first(found: Sequence[Measure], references: Sequence[str]) -> list[M
 def _subject(shop: Workshop) -> Subject:
     model, precision = shop.model, str(shop.engine.precision)
     settings = ", ".join(f"{key} {value}" for key, value in shop.run.method.model_dump(mode="json", exclude_defaults=True).items())
-    task: Literal["classification", "generation"] = "classification" if isinstance(shop.objective, Classification) else "generation"
     size = f"{count_text(shop.estimate.parameters)} parameters"
-    precision += ", frozen layers in int8" if shop.run.training.base_precision == "int8" else ""
+    held = shop.run.training.base_precision
+    precision += "" if held == "auto" else f", frozen layers in {held}"
     return Subject(
         base=shop.run.base,
         base_description=f"{model.family} {model.kind.replace('_', '-')}, {size}, {precision}",
         method=methods.name_of(shop.run.method),
         method_description=settings,
         objective=objectives.name_of(shop.objective),
-        task=task,
+        task=shop.objective.task,
         weights="peft_adapter" if shop.tuning.folder_name == "adapter" else "full_model",
     )
 
@@ -108,6 +131,7 @@ def _curves(shop: Workshop, best: Best) -> Curves:
     return Curves(
         train_loss=Series(title="Training loss", steps=numbers, values=tuple(step["loss"] for step in steps)),
         validation=tuple(_validation(name, shop.base_validation, steps) for name in names),
+        measured=tuple(_own(name, steps) for name in OWN if any(name in step.get("facts", {}) for step in steps)),
         learning_rate=Series(title="Learning rate", steps=numbers, values=tuple(step["learning_rate"] for step in steps)),
         gradient_norm=Series(title="Gradient norm", steps=numbers, values=tuple(step["gradient_norm"] for step in steps)),
         kept_step=best.step or None,
@@ -118,12 +142,18 @@ def _validation(name: str, base: Mapping[str, float], steps: Sequence[Mapping[st
     points = [(0, base[name])] if name in base else []
     points += [(step["number"], step["validation"][name]) for step in steps if name in step["validation"]]
     return Series(
-        title="Validation loss" if name == LOSS else f"Validation {metrics[name].title}",
+        title=f"Validation {title(name)}",
         steps=tuple(number for number, _ in points),
         values=tuple(value for _, value in points),
         higher_is_better=direction(name),
-        percent=name != LOSS and metrics[name].percent,
+        percent=in_percent(name),
     )
+
+
+def _own(name: str, steps: Sequence[Mapping[str, Any]]) -> Series:
+    points = [(step["number"], step["facts"][name]) for step in steps if name in step["facts"]]
+    numbers, values = zip(*points, strict=True)
+    return Series(title=OWN[name], steps=numbers, values=values)
 
 
 def data_of(source: str, findings: Findings) -> Data:
@@ -194,17 +224,6 @@ def _targets(shop: Workshop) -> Targets:
         layout=shop.probed.layout,
         layout_reason=shop.probed.reason,
         probe_difference=shop.probed.difference if shop.probed.difference < 1e9 else None,
-    )
-
-
-def _confusion(shop: Workshop, before: Sequence[Answer], after: Sequence[Answer]) -> ConfusionTables | None:
-    if not isinstance(shop.objective, Classification) or not shop.dataset.test:
-        return None
-    references = [row.target_text() for row in shop.dataset.test]
-    base, tuned = [answer.text or "" for answer in before], [answer.text or "" for answer in after]
-    order = label_order(references, base, tuned)
-    return ConfusionTables(
-        labels=order, base=confusion(base, references, order).matrix, tuned=confusion(tuned, references, order).matrix
     )
 
 

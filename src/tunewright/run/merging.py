@@ -7,6 +7,7 @@ merged one as it is read back from the disk. Beyond a tolerance nothing is writt
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,9 +22,12 @@ from tunewright.core.storage import write_folder
 from tunewright.data.forest import Segment, Tree
 from tunewright.engine.engine import Engine
 from tunewright.evaluation.opening import MERGED, Opened, open_model
+from tunewright.methods import Tuning
+from tunewright.methods._saved import save_tuning
 from tunewright.models import Model
-from tunewright.models.loading import load_folder
+from tunewright.models.loading import load_folder, quiet
 
+READ_BACK = "what was written computes something else when it is read back"
 TOLERANCE = 1e-4  # of the largest logit; float32 rounding of a rank-16 change gives 1e-6
 
 
@@ -48,34 +52,79 @@ def merge(name: str, out: Path, narrator: Narrator = SILENT, *, force: bool = Fa
         BaseModelError: there is no adapter to merge.
         VerificationError: merged and attached do not compute the same; nothing was written.
     """
-    if out.exists() or out.is_symlink():
-        raise RunFolderError("exists already; nothing is ever overwritten", where=str(out), hint="Choose another folder.")
+    require_free(out)
     narrator.stage("Load the base and the adapter")
     opened = open_model(name, force=force)
     if opened.tuning is None:
         raise BaseModelError("has no adapter to merge: its weights are whole already", where=name, hint=_whole(opened))
-    model, head = opened.model, opened.engine.head
     narrator.stage("Merge and compare")
-    engine, trees = opened.engine, probe_trees(model)
+    engine, trees = opened.engine, probe_trees(opened.model)
     attached = outputs(engine, trees)
     opened.tuning.merge()
-    found = _compare(attached, outputs(engine, trees), "merging changed what the network computes", name)
+    found = compare(attached, outputs(engine, trees), "merging changed what the network computes", name)
     narrator.say(f"merged = attached within {found:.1e}")
+    narrator.stage("Write, read back and compare")
+    facts = {"merged_from": name, "base": opened.settings.get("base", opened.model.base), "difference": found}
+    write_whole(opened, out, attached, facts)
+    return Merged(out, found, sum(parameter.numel() for parameter in opened.model.network.parameters()))
+
+
+def require_free(out: Path) -> None:
+    """Raise `RunFolderError` where something stands already in the place of what is to be written."""
+    if out.exists() or out.is_symlink():
+        raise RunFolderError("exists already; nothing is ever overwritten", where=str(out), hint="Choose another folder.")
+
+
+def write_whole(opened: Opened, out: Path, wanted: Tensor, facts: Mapping[str, Any]) -> None:
+    """Write the network as it stands as a whole Hugging Face folder, with its head and how it renders; read it back and compare.
+
+    Args:
+        wanted: its `outputs` on `probe_trees`.
+        facts: where it comes from; kept in the folder's manifest.
+
+    Raises:
+        VerificationError: what was written computes something else; no folder is left.
+    """
+    model, engine, head = opened.model, opened.engine, opened.engine.head
 
     def fill(place: Path) -> None:
-        model.network.save_pretrained(place, safe_serialization=True)
-        model.tokenizer.save_pretrained(place)
+        with quiet():
+            model.network.save_pretrained(place, safe_serialization=True)
+            model.tokenizer.save_pretrained(place)
         if head is not None:
             head.save(place)
         if opened.settings:
-            (place / MERGED).write_text(_settings(opened), encoding="utf-8")
+            (place / MERGED).write_text(settings_text(opened), encoding="utf-8")
         back = Engine(load_folder(place), probed=engine.probed._replace(own_head=False), head=head)
-        _compare(attached, outputs(back, trees), "what was written computes something else when it is read back", str(out))
+        compare(wanted, outputs(back, probe_trees(model)), READ_BACK, str(out))
 
-    narrator.stage("Write, read back and compare")
     out.parent.mkdir(parents=True, exist_ok=True)
-    write_folder(out, fill, {"merged_from": name, "base": opened.settings.get("base", model.base), "difference": found})
-    return Merged(out, found, sum(parameter.numel() for parameter in model.network.parameters()))
+    write_folder(out, fill, facts)
+
+
+def write_adapter(opened: Opened, tuning: Tuning, out: Path, wanted: Tensor, facts: Mapping[str, Any]) -> None:
+    """Write a tuning as it stands as an adapter, with the head beside it and how it renders; open it again and compare.
+
+    Args:
+        opened: whose head, settings and base it has.
+        wanted: its `outputs` on `probe_trees`.
+        facts: where it comes from; kept in the folder's manifest.
+
+    Raises:
+        VerificationError: what was written computes something else; no folder is left.
+    """
+
+    def fill(place: Path) -> None:
+        save_tuning(tuning, place, opened.model)
+        if opened.engine.head is not None:
+            opened.engine.head.save(place)
+        if opened.settings:
+            (place / MERGED).write_text(settings_text(opened), encoding="utf-8")
+        back = open_model(str(place))
+        compare(wanted, outputs(back.engine, probe_trees(back.model)), READ_BACK, str(out))
+
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_folder(out, fill, facts)
 
 
 def probe_trees(model: Model) -> list[Tree]:
@@ -109,7 +158,12 @@ def outputs(engine: Engine, trees: list[Tree]) -> Tensor:
         return engine.target_logits(batch).float()
 
 
-def _compare(attached: Tensor, merged: Tensor, problem: str, where: str) -> float:
+def compare(attached: Tensor, merged: Tensor, problem: str, where: str) -> float:
+    """How far two outputs are apart, as a share of the largest value.
+
+    Raises:
+        VerificationError: further than `TOLERANCE`; `problem` says what that means.
+    """
     difference = float((merged - attached).abs().max() / attached.abs().max().clamp_min(1e-9))
     if not difference <= TOLERANCE:
         hint = "Nothing was written. Use the adapter as it is (`generate`, `evaluate` and PEFT can)."
@@ -123,7 +177,7 @@ def _whole(opened: Opened) -> str:
     return f"The folder is {opened.model.folder}." if opened.model.folder is not None else "Use it as it is."
 
 
-def _settings(opened: Opened) -> str:
+def settings_text(opened: Opened) -> str:
     """What of the run file goes on holding: how rows are read, rendered and answered; no paths of the data."""
     settings = opened.settings
     kept: dict[str, Any] = {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,12 +19,15 @@ from tunewright.evaluation.report.card import render_card
 from tunewright.evaluation.report.html import render_html
 from tunewright.evaluation.report.schema import Report
 from tunewright.evaluation.task import Answer
+from tunewright.methods._saved import save_tuning as write_tuning
+from tunewright.run import choice
 from tunewright.run.workshop import Workshop
 from tunewright.training import checkpoints
 from tunewright.training.around import Best
 from tunewright.training.loop import Step
 
 SPLITS = ("train", "validation", "test")
+TOLD = ("reward", "kl", "length", "constant_groups")  # of what a step measured on its own
 
 
 def begin(shop: Workshop) -> None:
@@ -43,6 +45,7 @@ def begin(shop: Workshop) -> None:
 
 def _manifest(shop: Workshop) -> dict[str, Any]:
     hashes = {f"data/{split}": sha256_of(shop.folder.data / f"{split}.jsonl") for split in SPLITS}
+    hashes |= choice.keep(shop.tuning, shop.folder)
     return {
         "hashes": {**hashes, "base": shop.model.fingerprint, "code": code_hash()},
         "versions": versions(),
@@ -106,6 +109,7 @@ def log(shop: Workshop, step: Step) -> None:
         hint = f"Free space, then continue: tunewright resume {shop.folder.path}"
         raise StorageError(f"could not be written ({error.strerror})", where=str(shop.folder.steps), hint=hint) from error
     facts: dict[str, Any] = {
+        **{name: step.facts[name] for name in TOLD if name in step.facts},
         "loss": step.loss,
         "learning_rate": step.learning_rate,
         "tokens_per_second": step.tokens / max(step.seconds, 1e-9),
@@ -128,11 +132,9 @@ def save_tuning(shop: Workshop) -> None:
     target = shop.folder.path / shop.tuning.folder_name
 
     def fill(place: Path) -> None:
-        shop.tuning.save(place)
-        if shop.engine.head is not None:
+        write_tuning(shop.tuning, place, shop.model)
+        if shop.engine.head is not None and shop.has_new_head:
             shop.engine.head.save(place)
-        stamp = {"base": shop.run.base, "fingerprint": shop.model.fingerprint}
-        (place / "base.json").write_text(json.dumps(stamp, indent=1) + "\n", encoding="utf-8")
 
     heads = [shop.engine.head] if shop.engine.head is not None else []
     with shop.placement.written(shop.model.network, *heads):

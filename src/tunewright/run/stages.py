@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tunewright.core.errors import Interrupted
+from tunewright.core.errors import GraderError, Interrupted
 from tunewright.engine.placement import Placement
 from tunewright.evaluation.measuring import LOSS, direction, quick
 from tunewright.evaluation.task import Answer
-from tunewright.objectives.classification import Classification
 from tunewright.run import records
 from tunewright.run.account import account
 from tunewright.run.workshop import Workshop
 from tunewright.training import checkpoints
 from tunewright.training.around import Best, checkpointed, stop_early, validated, watched
-from tunewright.training.loop import fit, require_finite
+from tunewright.training.loop import Step, fit, require_finite
+from tunewright.training.rollouts import Rollouts, alarmed
 
 if TYPE_CHECKING:
     from tunewright.evaluation.report.schema import Report
@@ -33,10 +34,10 @@ def measure_base(shop: Workshop) -> None:
 
 
 def validate(shop: Workshop) -> dict[str, float]:
-    """Loss, metrics that cost nothing (labels), and the metric that is watched, on the validation rows."""
+    """Loss, metrics where answers need not be written, and the metric that is watched, on the validation rows."""
     rows, monitor = shop.validation_rows(), shop.run.training.monitor
-    labelled = isinstance(shop.objective, Classification)
-    names = list(dict.fromkeys([*(shop.metrics if labelled else ()), *([monitor] if monitor != LOSS else [])]))
+    free: tuple[str, ...] = shop.metrics if shop.objective.reads or not shop.objective.writes else ()
+    names = list(dict.fromkeys([*free, *([monitor] if monitor != LOSS else [])]))
     answers = shop.approach("tuned").answer(rows, written=len(rows) if names else 0)
     return quick(answers, rows, names)
 
@@ -44,20 +45,22 @@ def validate(shop: Workshop) -> dict[str, float]:
 def tune(shop: Workshop, stop_asked: Callable[[], bool]) -> Best:
     """The loop with everything around it, from the last checkpoint if there is one; ends with the best parameters in place."""
     training, folder, placement = shop.run.training, shop.folder, shop.placement
-    best = Best(training.monitor, direction(training.monitor))
+    best, source = Best(training.monitor, direction(training.monitor)), shop.source
     with shop.stage("Tune"), _resumable(folder.path):
         found = checkpoints.restore(folder.checkpoints, shop.engine, best, placement)
         folder.forget_after(found.step)
         for refused in found.refused:
             shop.warn(f"Passed over a damaged checkpoint: {refused}")
         if not found.finished:
-            steps = fit(shop.engine, shop.objective.loss, shop.plan, shop.pace, found.step, placement)
-            steps = validated(steps, training.validate_every or shop.plan.per_epoch, lambda: validate(shop))
+            made: deque[Step] = deque(maxlen=1)
+            steps = watched(fit(shop.engine, shop.objective.loss, source, shop.pace, found.step, placement), made.append)
+            steps = alarmed(steps, source, best, shop.warn) if isinstance(source, Rollouts) else steps
+            steps = validated(steps, training.validate_every or source.per_epoch, lambda: validate(shop))
             steps = stop_early(steps, best, shop.engine, training.patience)
             # Logged before the checkpoint: a line too many is dropped on resume, a missing one could not be made up.
             steps = watched(steps, lambda step: records.log(shop, step))
             save, asked = partial(records.checkpoint, shop, best=best), partial(_asked, placement, stop_asked)
-            for _ in checkpointed(steps, training.save_every, save, asked):
+            for _ in _kept_at_failure(checkpointed(steps, training.save_every, save, asked), shop, made, save):
                 pass
         if shop.engine.prefix is not None and shop.engine.prefix.counts.read:
             shop.narrator.say(shop.engine.prefix.counts.sentence())
@@ -65,8 +68,27 @@ def tune(shop: Workshop, stop_asked: Callable[[], bool]) -> Best:
             shop.engine.put_back(best.parameters)
         warn_if_useless(shop, best)
         require_finite(shop.engine, placement)
+        calibrate(shop)
         records.save_tuning(shop)
     return best
+
+
+def calibrate(shop: Workshop) -> None:
+    """What the objective chooses on validation once training is over, thresholds for example; the test knows it as it will stay."""
+    with shop.placement.guarded(), shop.placement.readable(), shop.engine.evaluating():
+        shop.objective.calibrate(shop.engine, shop.renderer, shop.validation_rows())
+
+
+def _kept_at_failure(steps: Iterator[Step], shop: Workshop, made: Sequence[Step], save: Callable[[Step], None]) -> Iterator[Step]:
+    """Where a grader fails, the last step that was made is saved, so that the run can go on once the grader is mended."""
+    try:
+        yield from steps
+    except GraderError as error:
+        if not made or shop.placement.process.world > 1:  # others wait elsewhere, and a checkpoint is written together
+            raise
+        save(made[-1])
+        hint = f"{error.hint} Steps up to {made[-1].number} are kept; go on with: tunewright resume {shop.folder.path}"
+        raise GraderError(error.problem, where=error.where, hint=hint) from None
 
 
 def _asked(placement: Placement, stop_asked: Callable[[], bool]) -> bool:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import torch
@@ -20,7 +20,7 @@ from tunewright.data.forest import Tree
 from tunewright.data.reading import Dataset
 from tunewright.data.rendering import Refusal, Renderer
 from tunewright.data.rendering.audit import TargetCounts
-from tunewright.data.rows import LabelRow, Row
+from tunewright.data.rows import Row
 from tunewright.engine.engine import Engine
 from tunewright.engine.optimizers import Optimizer
 from tunewright.engine.placement import Placement
@@ -33,14 +33,17 @@ from tunewright.evaluation.tuned import Tuned
 from tunewright.methods import Tuning
 from tunewright.models import Model
 from tunewright.models.facts import facts
-from tunewright.objectives import Objective
-from tunewright.objectives.classification import Classification
+from tunewright.models.four_bits import FOUR_BITS
+from tunewright.objectives import Guess, Objective
+from tunewright.objectives._policy import PolicyObjective
+from tunewright.run import choice
 from tunewright.run.keeping import keep_frozen
 from tunewright.run.placing import idle, place
-from tunewright.run.targets import decided, objective_for, plant
+from tunewright.run.targets import decided, objective_for, plant, watching
 from tunewright.training.choosing import Chooser, threads_for
 from tunewright.training.estimate import Estimate, refuse_base, refuse_if_too_large
-from tunewright.training.loop import ALONE, Pace, Plan
+from tunewright.training.loop import ALONE, Pace, Plan, Source
+from tunewright.training.rollouts import Desk, Rollouts
 from tunewright.training.settings import Training
 from tunewright.training.settle import Settled, settle, total_steps
 
@@ -125,14 +128,25 @@ class Workshop:
     @property
     def has_new_head(self) -> bool:
         """Whether the answers come from a head that the base does not have."""
-        return self.engine.head is not None
+        return self.engine.head is not None and self.objective.with_head
+
+    @cached_property
+    def source(self) -> Source:
+        """What the steps train on: the plan, or, for a policy, what it writes from step to step."""
+        if not isinstance(self.objective, PolicyObjective):
+            return self.plan
+        folder = self.folder.path / "rollouts"
+        return Rollouts(self.plan, Desk(self.engine, self.objective, self.renderer, self.dataset.train, self.placement, folder))
 
     def baseline(self) -> Approach:
-        """What the tuned model is compared with: the base, or, where the base has no head to answer with, the majority label."""
-        if not self.has_new_head:
-            return self.approach("base")
-        counts = Counter(row.label for row in self.dataset.train if isinstance(row, LabelRow))
-        return Always(min(counts, key=lambda label: (-counts[label], label)), "majority label")
+        """What the tuned model is compared with: the base, or, where the base has no head to answer with, a guess of the rows."""
+        guess = self.guess
+        return self.approach("base") if guess is None else Always(guess.answer, guess.name)
+
+    @property
+    def guess(self) -> Guess | None:
+        """What stands for the base where it has no head to answer with."""
+        return self.objective.guess(self.dataset.train) if self.has_new_head else None
 
     def validation_rows(self) -> list[Row]:
         """The validation rows that are looked at while training: all, or a fixed draw of them."""
@@ -151,34 +165,34 @@ def set_up(run: Run, dataset: Dataset, folder: RunFolder | None, narrator: Narra
     Raises:
         RequestError: something about the request cannot work; nothing was written.
     """
-    torch.set_num_threads(own_threads(run.threads))
     clock = Clock(narrator)
     with clock.stage("Load the base"):
         model = _load(run, narrator)
         objective = decided(objective_for(run, dataset), model.kind, dataset)
         reasons = threads_for(run.threads, model.width, model.network.device, group)
-        settled = settle(run.training, run.method, rows=len(dataset.train), parameters=_size(model))
-        rendering = run.rendering.settled(dataset.train)
+        settled = settle(watching(run.training, objective), run.method, rows=len(dataset.train), parameters=_size(model))
     with clock.stage("Show what is trained on"):
-        renderer = Renderer(model.tokenizer, model.kind, model.context, rendering)
+        renderer = Renderer(model.tokenizer, model.kind, run.method.text_room(model.context), run.rendering.settled(dataset.train))
         planted = plant(objective, dataset.train, renderer)
         trees = [item.tree for item in planted.entries if not isinstance(item, Refusal)]
         narrator.say(planted.sentence)
     with clock.stage("Estimate"):
-        labels = objective.labels if isinstance(objective, Classification) else ()
         tuning, engine, probed = _equip(model, objective, settled, run.seed, group)
-        total = total_steps(settled.training, len(trees))
-        plan = Plan(trees, settled.training.batch_size or 16, settled.training.token_budget, run.seed, total)
-        decided_on, guess = Chooser(engine, objective.loss, group).decide(settled.training, plan, settled.reasons | reasons)
-        training, plan, reasons = decided_on.training, decided_on.plan, decided_on.reasons
+        trees = trees if folder is None else objective.prepare(engine, trees)
+        plan = _plan(trees, settled.training, run.seed, objective)
+        tuning.begin(plan.total)
+        reasons |= choice.decide(tuning, choice.Source(engine, objective.loss, plan), folder, group)
+        done, guess = Chooser(engine, objective.loss, group).decide(settled.training, plan, settled.reasons | reasons)
+        training, plan, reasons = done.training, done.plan, done.reasons
+        plan = plan if folder is None else _as_decided(plan, objective, engine)
         placement, guess, why = place(run.placement, group, engine, tuning, guess)
         reasons |= {"placement": why} if why else {}
         engine.optimizer = Optimizer(training.optimizer, engine.parameters)
         _announce(narrator, guess, reasons)
         refuse_if_too_large(guess, plan.token_budget)
-        # Last, since everything that is decided above belongs to the key of what is kept; looking alone keeps nothing.
-        engine.prefix = keep_frozen(engine, run.cache, plan, narrator) if folder is not None else None
-    chosen = {"method": settled.method, "objective": objective, "rendering": rendering, "training": training}
+        # Last, since everything that is decided above belongs to the key of what is kept.
+        engine.prefix = keep_frozen(engine, run.cache, plan, narrator) if _rereads(folder, objective) else None
+    chosen = {"method": settled.method, "objective": objective, "rendering": renderer.config, "training": training}
     chosen |= {"threads": torch.get_num_threads(), "evaluation": _evaluation(run, trees), "device": str(engine.device)}
     return Workshop(
         run=run.model_copy(update=chosen),
@@ -188,19 +202,32 @@ def set_up(run: Run, dataset: Dataset, folder: RunFolder | None, narrator: Narra
         model=model,
         renderer=renderer,
         objective=objective,
-        labels=labels,
+        labels=objective.label_names(),
         tuning=tuning,
         engine=engine,
         probed=probed,
         plan=plan,
-        pace=_pace(training, total),
+        pace=_pace(training, plan.total),
         targets=planted.counts,
         estimate=guess,
         reasons=reasons,
         placement=placement,
-        metrics=run.evaluation.metrics or objective.metrics,
+        metrics=run.evaluation.metrics or objective.measured(),
         warnings=[*_dropped(dataset), *idle(plan, group), *model.notes, *_padded(probed)],
     )
+
+
+def _rereads(folder: RunFolder | None, objective: Objective) -> bool:
+    """Whether rows are read again in later epochs: looking alone reads them once, and what a policy writes is never read again."""
+    return folder is not None and not isinstance(objective, PolicyObjective)
+
+
+def _as_decided(plan: Plan, objective: Objective, engine: Engine) -> Plan:
+    """The plan with what its trees carry of the base in the precision that was decided: a constant of the row and of that."""
+    if engine.precision == "float32":
+        return plan
+    engine.first.of_base.clear()
+    return replace(plan, trees=objective.prepare(engine, plan.trees))
 
 
 def _announce(narrator: Narrator, guess: Estimate, reasons: dict[str, str]) -> None:
@@ -225,9 +252,11 @@ def _dropped(dataset: Dataset) -> list[str]:
 
 def _load(run: Run, narrator: Narrator) -> Model:
     """The base, on the device; refused before it is read when its weights alone do not fit."""
+    torch.set_num_threads(own_threads(run.threads))
     device = own_device(run.device)
     refuse_base(run.base, facts(run.base).parameters, torch.device("cpu"))
-    model = load_base(run.base)
+    four = run.training.base_precision in FOUR_BITS
+    model = load_base(run.base, run.training.base_precision if four else "float32")
     model.network.to(device)  # type: ignore[arg-type]
     narrator.say(f"{run.base}: {model.family} {model.kind.replace('_', '-')}, {count_text(_size(model))} parameters")
     return model
@@ -235,18 +264,25 @@ def _load(run: Run, narrator: Narrator) -> Model:
 
 def _equip(model: Model, objective: Objective, settled: Settled, seed: int, group: Placement) -> tuple[Tuning, Engine, Probed]:
     """Attach the method and the head, find the layout, and build the engine on them."""
-    labels = objective.labels if isinstance(objective, Classification) else ()
+    labels = objective.label_names()
     head = objective.make_head(model, labels, seed)
     tuning = (settled.method.attach if head is None else settled.method.attach_under_new_head)(model, seed)
     parameters = dict(tuning.parameters())
     if head is not None:
         head.to(model.network.device)
         parameters |= {f"head.{name}": value for name, value in head.named_parameters()}
-    if not parameters:
+    if not parameters and not tuning.wants_gradients:
         hint = "This method needs an objective that brings a new head."
         raise ConfigurationError("nothing would be trained", where="method", hint=hint)
-    probed = Probed(*group.tell(list(probe(model))))
-    return tuning, Engine(model, parameters, probed, head=head), probed
+    probed = Probed(*group.tell(list(probe(model, settled.method.layouts))))
+    engine = Engine(model, parameters, probed, head=head)
+    tuning.follow(engine.first)
+    return tuning, engine, probed
+
+
+def _plan(trees: Sequence[Tree], training: Training, seed: int, objective: Objective) -> Plan:
+    updates = objective.updates if isinstance(objective, PolicyObjective) else 1
+    return Plan(trees, training.batch_size or 16, training.token_budget, seed, total_steps(training, len(trees), updates))
 
 
 def _pace(training: Training, total: int) -> Pace:
@@ -259,7 +295,7 @@ def _evaluation(run: Run, trees: Sequence[Tree]) -> Evaluation:
     asked = run.evaluation
     if "max_new_tokens" in asked.sampling.model_fields_set:
         return asked
-    longest = max((tree.trained for tree in trees), default=0)
+    longest = max((segment.trained for tree in trees for segment in tree.segments), default=0)
     return asked.model_copy(update={"sampling": asked.sampling.model_copy(update={"max_new_tokens": min(256, longest + 8)})})
 
 

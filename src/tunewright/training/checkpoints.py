@@ -1,6 +1,7 @@
 """Checkpoints: written beside their place, synced, hashed and renamed; read newest first, and only when every hash is right.
 
-A checkpoint holds (step, trained tensors, optimizer state, best so far). Everything else of a run is derived from its seed.
+A checkpoint holds (step, trained tensors, optimizer state, what the method keeps besides, best so far). Everything else of a run is
+derived from its seed.
 """
 
 from __future__ import annotations
@@ -56,6 +57,8 @@ def save(folder: Path, step: Step, engine: Engine, best: Best, placement: Placem
         _write(place / "optimizer.safetensors", optimizer)
         if kept:
             _write(place / "best.safetensors", kept)
+        if engine.first.kept:
+            _write(place / "kept.safetensors", dict(engine.first.kept))
         facts = {"step": step.number, "finished": step.last, "best": best.facts()}
         (place / STATE).write_text(json.dumps(facts, indent=1, allow_nan=False) + "\n", encoding="utf-8")
 
@@ -72,6 +75,7 @@ class _Stored(NamedTuple):
     parameters: dict[str, Tensor]
     optimizer: dict[str, Tensor]
     best: dict[str, Tensor]
+    kept: dict[str, Tensor]
 
 
 def restore(folder: Path, engine: Engine, best: Best, placement: Placement = ALONE) -> Restored:
@@ -89,12 +93,14 @@ def restore(folder: Path, engine: Engine, best: Best, placement: Placement = ALO
         raise CheckpointError("no checkpoint can be read: " + "; ".join(refused), where=str(folder), hint="Start the run again.")
     if facts is None:
         return Restored(0, False, refused)
-    stored = found or _Stored(facts, {}, {}, {})
+    stored = found or _Stored(facts, {}, {}, {}, {})
     engine.put_back(placement.given(stored.parameters, engine.parameters))
     optimizer = placement.given(stored.optimizer, engine.parameters)
     if engine.optimizer is not None:
         engine.optimizer.restore(optimizer)
     best.parameters = placement.given(stored.best, engine.parameters)
+    for name, value in placement.given(stored.kept, engine.first.kept).items():
+        engine.first.kept[name].copy_(value)
     _read_best(best, facts["best"])
     return Restored(int(facts["step"]), bool(facts["finished"]), refused)
 
@@ -111,7 +117,10 @@ def _newest(folder: Path, engine: Engine, refused: list[str]) -> _Stored | None:
             optimizer = load_file(place / "optimizer.safetensors")
             best_path = place / "best.safetensors"
             best_parameters = load_file(best_path) if best_path.exists() else {}
+            kept_path = place / "kept.safetensors"
+            kept = load_file(kept_path) if kept_path.exists() else {}
             _same_names(set(parameters), set(engine.parameters), place)
+            _same_names(set(kept), set(engine.first.kept), place)
             _same_step(int(facts["step"]), place)
         except (StorageError, SafetensorError, OSError, LookupError, AttributeError, TypeError, ValueError) as error:
             # The last four: a damaged manifest can be JSON and yet have another shape.
@@ -119,7 +128,7 @@ def _newest(folder: Path, engine: Engine, refused: list[str]) -> _Stored | None:
             shutil.rmtree(aside := place.with_name(f"bad-{place.name}"), ignore_errors=True)
             place.rename(aside)
             continue
-        return _Stored(facts, parameters, optimizer, best_parameters)
+        return _Stored(facts, parameters, optimizer, best_parameters, kept)
     return None
 
 

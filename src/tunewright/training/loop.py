@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from tunewright.core.errors import DivergedError
 from tunewright.core.seeds import derive
@@ -28,7 +28,8 @@ ALONE = Placement()
 class Step:
     """One optimizer update, and what wrappers learned right after it.
 
-    `number` counts from 1; `validation` is filled where one took place; `last` marks the final step of the run.
+    `number` counts from 1; `validation` is filled where one took place; `last` marks the final step of the run; `facts` are what
+    the source of the step measured on its own (rewards and KL of a rollout).
     """
 
     number: int
@@ -41,10 +42,38 @@ class Step:
     seconds: float
     last: bool = False
     validation: dict[str, float] = field(default_factory=dict)
+    facts: dict[str, float] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """The step as `steps.jsonl` keeps it."""
         return asdict(self)
+
+
+class Source(Protocol):
+    """What `fit` asks for the trees of each step: a `Plan`, or rollouts that are drawn when they are needed."""
+
+    @property
+    def seed(self) -> int:
+        """Of the run."""
+        ...
+
+    @property
+    def total(self) -> int:
+        """Optimizer steps of the whole run."""
+        ...
+
+    @property
+    def per_epoch(self) -> int:
+        """Optimizer steps in one pass over the rows."""
+        ...
+
+    def micro_batches(self, step: int) -> list[list[Tree]]:
+        """The forward passes of optimizer step `step` (0-based)."""
+        ...
+
+    def step_made(self, number: int, rate: float, made: tuple[float, float, Accumulated], seconds: float) -> Step:
+        """The account of optimizer step `number` (0-based), from what `Engine.step` returned."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -74,6 +103,11 @@ class Plan:
         epoch, place = divmod(step, self.per_epoch)
         chosen = _epoch(self, epoch)[place]
         return [[self.trees[index] for index in batch] for batch in chosen]
+
+    def members(self, step: int) -> list[int]:
+        """The trees of optimizer step `step` (0-based), as rising indexes."""
+        epoch, place = divmod(step, self.per_epoch)
+        return sorted(index for batch in _epoch(self, epoch)[place] for index in batch)
 
     def step_made(self, number: int, rate: float, made: tuple[float, float, Accumulated], seconds: float) -> Step:
         """The account of optimizer step `number` (0-based), from what `Engine.step` returned."""
@@ -116,7 +150,7 @@ class Pace:
 def fit(
     engine: Engine,
     loss: Callable[[Engine, Batch], Loss],
-    plan: Plan,
+    plan: Source,
     pace: Pace,
     start: int = 0,
     placement: Placement = ALONE,
@@ -152,7 +186,7 @@ def fit(
         yield plan.step_made(number, rate, made, time.perf_counter() - began)
 
 
-def _add_up(engine: Engine, loss: Callable[[Engine, Batch], Loss], plan: Plan, number: int, placement: Placement) -> None:
+def _add_up(engine: Engine, loss: Callable[[Engine, Batch], Loss], plan: Source, number: int, placement: Placement) -> None:
     """Sum loss, count, tokens and gradients of step `number` (0-based) over its micro-batches and over the processes.
 
     Dropout depends on the step and on the micro-batch's place in it, never on who computes it.

@@ -39,7 +39,7 @@ class Training(Course):
     )
     validate_every: int | None = Field(default=None, ge=1, description="steps between validations; once an epoch when not given")
     monitor: str = Field(
-        default="loss", description="what early stopping and the best checkpoint look at: loss, or a metric's name"
+        default="loss", description="what early stopping and the best checkpoint look at: loss, reward, or a metric's name"
     )
     patience: int = Field(default=3, ge=1, description="validations without improvement before the run stops")
     save_every: int | None = Field(default=None, ge=1, description="steps between checkpoints; with each validation when not given")
@@ -48,9 +48,10 @@ class Training(Course):
         default=None,
         description="recompute activations to save memory; when not given, only where memory asks for it",
     )
-    base_precision: Literal["auto", "int8"] = Field(
+    base_precision: Literal["auto", "int8", "nf4", "int4"] = Field(
         default="auto",
-        description="int8 holds frozen layers in bytes (CPUs with VNNI) if gradients still agree; auto leaves them as they are",
+        description="int8 holds frozen layers in bytes (CPUs with VNNI) if gradients still agree; nf4 (bitsandbytes) and int4 "
+        "(torchao) in four bits (CUDA); auto leaves them as they are",
     )
     compile: Literal["auto", "on", "off"] = Field(
         default="auto", description="compile each block with torch.compile; auto does so in long runs on a GPU"
@@ -59,7 +60,7 @@ class Training(Course):
     @field_validator("monitor")
     @classmethod
     def _known(cls, name: str) -> str:
-        known = ["loss", *metrics.names()]
+        known = ["loss", "reward", *metrics.names()]
         if name not in known:
             raise UnknownNameError(f"there is no metric '{name}' to monitor", allowed=known, given=name)
         return name

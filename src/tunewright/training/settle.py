@@ -44,8 +44,8 @@ def settle(training: Training, method: Method, *, rows: int, parameters: int) ->
     return Settled(training.model_copy(update=chosen), method, reasons)
 
 
-def total_steps(training: Training, rows: int) -> int:
-    """Optimizer steps of the whole run."""
-    per_epoch = math.ceil(rows / (training.batch_size or 16))
+def total_steps(training: Training, rows: int, updates: int = 1) -> int:
+    """Optimizer steps of the whole run, `updates` of them on each batch."""
+    per_epoch = math.ceil(rows / (training.batch_size or 16)) * updates
     asked = math.ceil(per_epoch * training.epochs) if training.epochs is not None else None
     return min(count for count in (asked, training.max_steps) if count is not None)

@@ -10,10 +10,19 @@ import yaml
 from tunewright.evaluation.report.html import created_text, environment, flat
 from tunewright.evaluation.report.schema import Measure, Report
 from tunewright.evaluation.report.wording import bare_text, p_text, points, signed, value_text
+from tunewright.objectives import Task
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-_PIPELINES = {"classification": "text-classification", "generation": "text-generation", "text": "text-generation"}
-_AUTO_CLASSES = {"classification": "SequenceClassification", "generation": "CausalLM", "text": "CausalLM"}
+_PIPELINES: dict[Task, str] = {
+    **dict.fromkeys(("classification", "multi_label", "regression", "reward"), "text-classification"),
+    **{"token_classification": "token-classification", "question_answering": "question-answering"},
+    **dict.fromkeys(("generation", "text", "preference"), "text-generation"),
+}
+_AUTO_CLASSES: dict[Task, str] = {
+    **dict.fromkeys(("classification", "multi_label", "regression", "reward"), "SequenceClassification"),
+    **{"token_classification": "TokenClassification", "question_answering": "QuestionAnswering"},
+    **dict.fromkeys(("generation", "text", "preference"), "CausalLM"),
+}
 
 
 def render_card(report: Report) -> str:

@@ -9,7 +9,7 @@ from markupsafe import Markup, escape
 
 from tunewright.core.scores import Score
 from tunewright.evaluation.report.scales import Point, Scale, around, rounded_out, smoothed, thinned, tick_text
-from tunewright.evaluation.report.schema import Measure, Series
+from tunewright.evaluation.report.schema import Measure, Scatter, Series
 from tunewright.evaluation.report.wording import value_text
 
 WIDTH, HEIGHT = 460, 230
@@ -156,6 +156,28 @@ def columns(counts: Mapping[str, int], described: str) -> Markup:
     for place, (label, count) in enumerate(ordered):
         parts.append(shape.format(across(place), up(count), thick, round(up(0) - up(count), 1), label, count))
     return _figure(width, height, described, parts)
+
+
+def scatter_plot(found: Scatter) -> Markup:
+    """Predicted numbers over true ones, with the line on which they would be equal."""
+    across = Scale(*around(found.wanted, share=False), LEFT, WIDTH - RIGHT)
+    up = Scale(*around((*found.wanted, *found.answered), share=False), WIDTH - BOTTOM, TOP)
+    parts = []
+    for value in up.ticks():
+        y, label = up(value), tick_text(value, False)
+        parts.append(Markup('<line class="grid" x1="{}" x2="{}" y1="{y}" y2="{y}"/>').format(LEFT, WIDTH - RIGHT, y=y))
+        parts.append(Markup('<text class="axis" x="{}" y="{}" text-anchor="end">{}</text>').format(LEFT - 8, y + 4, label))
+    for value in across.ticks(6):
+        place = (across(value), WIDTH - BOTTOM + 17, tick_text(value, False))
+        parts.append(Markup('<text class="axis" x="{}" y="{}" text-anchor="middle">{}</text>').format(*place))
+    ends = (max(across.low, up.low), min(across.high, up.high))
+    line = Markup('<line class="kept" x1="{}" y1="{}" x2="{}" y2="{}"/>')
+    parts.append(line.format(across(ends[0]), up(ends[0]), across(ends[1]), up(ends[1])))
+    dot = Markup('<circle class="dot tuned faint" cx="{}" cy="{}" r="3"><title>true {}, predicted {}</title></circle>')
+    for right, own in zip(found.wanted, found.answered, strict=True):
+        parts.append(dot.format(across(right), up(own), value_text(right, False), value_text(own, False)))
+    described = f"Predicted over true numbers of {len(found.wanted)} rows; on the line they are equal"
+    return _figure(WIDTH, WIDTH, described, parts)
 
 
 MAP_SIZE = 420

@@ -40,6 +40,7 @@ def render_html(report: Report) -> str:
             curves=_curve_figures(report),
             confusion=_confusion(report.confusion) if report.confusion else None,
             labels=_labels(report.data),
+            scatter=charts.scatter_plot(report.rows.scatter) if report.rows.scatter else None,
             rows=_row_groups(report.rows),
             settings=flat(report.settings.values),
         )
@@ -87,6 +88,11 @@ GROUPS = (
         "Before and after",
         "Dots are measured values, grey before and blue after; whiskers their 95 % intervals.",
     ),
+    (
+        "part",
+        "Task by task",
+        "The same two models on the rows of each task alone. What is held out was never trained on: it shows what carries over.",
+    ),
     ("retention", "What it might have forgotten", "What was not to change: the same two models outside the task."),
 )
 
@@ -125,7 +131,7 @@ def _curve_figures(report: Report) -> dict[str, list[CurveFigure]]:
     others = [one for one in curves.validation if one.percent or one.higher_is_better]
     loss = [charts.Line(curves.train_loss, "base"), *(charts.Line(one, "tuned") for one in losses)]
     main = [_figure("Loss", loss, curves.kept_step)]
-    main += [_figure(one.title, [charts.Line(one, "tuned")], curves.kept_step) for one in others]
+    main += [_figure(one.title, [charts.Line(one, "tuned")], curves.kept_step) for one in (*others, *curves.measured)]
     folded = [_figure(one.title, [charts.Line(one, "third")], None) for one in (curves.learning_rate, curves.gradient_norm)]
     return {"main": [one for one in main if one.chart], "folded": [one for one in folded if one.chart]}
 

@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, Field, PlainSerializer
 from tunewright.core.configuration import Strict
 from tunewright.core.scores import Score
 from tunewright.metrics.statistics.paired import Difference
+from tunewright.objectives import Task
 
 Outcome = Literal["better", "worse", "unclear", "unmeasured"]
 
@@ -47,7 +48,7 @@ class Subject(Strict):
         base_description: one line (architecture, parameters, precision).
         method: the name of the method; `method_description` one line on its settings.
         objective: the name of the objective.
-        task: what the answers are: "classification", "generation", "translation", ...
+        task: what the answers are ("classification", "regression", "generation", ...).
         weights: where the tuned weights lie in the run folder, and in whose format.
     """
 
@@ -56,7 +57,7 @@ class Subject(Strict):
     method: str
     method_description: str = ""
     objective: str
-    task: Literal["classification", "generation", "text"] = "generation"
+    task: Task = "generation"
     weights: Literal["peft_adapter", "own_adapter", "full_model"] = "peft_adapter"
 
 
@@ -67,7 +68,7 @@ class Measure(Strict):
         metric: the name of the metric's file, or of a loss.
         title: what readers see.
         split: the rows it was measured on ("test", "validation", "general text").
-        role: `task` for what was tuned for, `retention` for what should not be lost.
+        role: `task` for what was tuned for, `part` for one task of several, `retention` for what should not be lost.
         base: None when the base could not be measured.
         difference: tuned minus base on the same rows; None without a base.
         percent: the value is a share, shown as per cent, and differences as points.
@@ -76,7 +77,7 @@ class Measure(Strict):
     metric: str
     title: str
     split: str = "test"
-    role: Literal["task", "retention"] = "task"
+    role: Literal["task", "part", "retention"] = "task"
     base: Measured | None = None
     tuned: Measured
     difference: Compared | None = None
@@ -99,10 +100,14 @@ class Series(Strict):
 
 
 class Curves(Strict):
-    """How training went. `kept_step` is the step whose weights were kept (the best on validation), where that was chosen."""
+    """How training went. `kept_step` is the step whose weights were kept (the best on validation), where that was chosen.
+
+    `measured` is what steps measured on their own: rewards, KL and length of the answers that a policy drew.
+    """
 
     train_loss: Series = Series(title="Training loss")
     validation: tuple[Series, ...] = ()
+    measured: tuple[Series, ...] = ()
     learning_rate: Series = Series(title="Learning rate")
     gradient_norm: Series = Series(title="Gradient norm")
     kept_step: int | None = None
@@ -193,12 +198,39 @@ class ShownRow(Strict):
     score: float | None = None
 
 
+class LabelLine(Strict):
+    """How one label was found after tuning, and its F1 before; `count` is how often it was wanted."""
+
+    label: UserText
+    count: int
+    precision: float
+    recall: float
+    f1: float
+    base_f1: float | None = None
+
+
+class LabelReport(Strict):
+    """Every label, type of entity or tag on a line; `unit` is what is counted ("rows", "entities", "words")."""
+
+    unit: str
+    lines: tuple[LabelLine, ...]
+
+
+class Scatter(Strict):
+    """True and predicted numbers of the same rows."""
+
+    wanted: tuple[float, ...]
+    answered: tuple[float, ...]
+
+
 class Rows(Strict):
-    """The rows the tuned model does worst and best on."""
+    """What the tuned model answers: the rows it does worst and best on, and all of them by label or as numbers, by task."""
 
     worst: tuple[ShownRow, ...] = ()
     best: tuple[ShownRow, ...] = ()
     measured_by: str = ""
+    by_label: LabelReport | None = None
+    scatter: Scatter | None = None
 
 
 class ConfusionTables(Strict):
