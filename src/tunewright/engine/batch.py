@@ -219,7 +219,8 @@ def forest(trees: Sequence[Tree], begins: Begins = NOTHING, *, joined: bool = Fa
         owned.append((tree.tuning, len(row.tokens) - began))
     spare = -len(row.tokens) % next(grain for most, grain in GRAINS if len(row.tokens) < most)
     if spare:
-        row.put((0,) * spare, 0, ())
+        # A token of the row and not a fixed one: some families warn where they meet a padding token and no mask.
+        row.put((next(token for token in row.tokens if token >= 0),) * spare, 0, ())
         owned.append((trees[-1].tuning, spare))
     return replace(
         found.batch(torch.tensor([row.tokens], dtype=torch.long), torch.tensor([row.positions], dtype=torch.long)),
