@@ -101,3 +101,11 @@ def test_bases_that_are_no_decoders_are_refused() -> None:
     for kind in ("encoder", "encoder_decoder"):
         with pytest.raises(BaseModelError, match="only a decoder"):
             Reward().decided(kind, ROWS)
+
+
+def test_what_it_is_compared_with_is_a_coin() -> None:
+    guess = Reward().guess(ROWS)
+    rows = [row(f"which is {number}?", "this", "that") for number in range(400)]
+    right = sum(guess.answer(one) == one.chosen for one in rows)
+    assert 160 <= right <= 240
+    assert guess.answer(rows[0]) == guess.answer(rows[0])

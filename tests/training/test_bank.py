@@ -10,7 +10,9 @@ from tunewright.engine.members import Member
 from tunewright.engine.optimizers import Optimizer
 from tunewright.engine.probe import probe
 from tunewright.engine.settings import AdamW
+from tunewright.methods.adalora import AdaLoRA, AdaLoRATuning
 from tunewright.methods.lora import LoRA
+from tunewright.methods.loreft import LoReFT
 from tunewright.testing.tiny import tiny
 from tunewright.testing.toy import toy_loss, toy_trees
 from tunewright.training.bank import Bank, Trainee
@@ -36,6 +38,8 @@ def alone(kind, family: str = "llama") -> tuple[list[float], dict[str, torch.Ten
     engine = Engine(model, tuning.parameters(), probe(model))
     engine.optimizer = Optimizer(AdamW(), engine.parameters)
     one = trainee(model, kind)
+    tuning.follow(engine.first)
+    tuning.begin(one.plan.total)
     losses = [step.loss for step in fit(engine, toy_loss, one.plan, one.pace)]
     return losses, {name: value.detach().clone() for name, value in tuning.parameters().items()}
 
@@ -48,7 +52,8 @@ def bank_of(kinds, family: str = "llama"):
     for kind in kinds:
         tuning = kind[0].attach(model, kind[2])
         tunings.append(tuning)
-        bank.join(tuning.slot, Member(tuning.parameters(), Optimizer(AdamW(), tuning.parameters())), trainee(model, kind))
+        member = Member(tuning.parameters(), Optimizer(AdamW(), tuning.parameters()))
+        bank.join(tuning.slot, member, trainee(model, kind), tuning)
     return bank, tunings
 
 
@@ -115,3 +120,16 @@ def test_a_place_in_the_bank_is_taken_once():
     bank, (tuning,) = bank_of(KINDS[:1])
     with pytest.raises(ValueError, match="stands already"):
         bank.join(tuning.slot, Member(tuning.parameters()), bank.trainees[tuning.slot])
+
+
+def test_methods_that_follow_their_training_do_so_in_a_bank() -> None:
+    """AdaLoRA takes ranks away after updates, LoReFT recentres its rotation."""
+    kinds = [(AdaLoRA(rank=2, initial_rank=4), 1e-2, 0, 6, 2, 6), (LoReFT(rank=2), 1e-2, 1, 4, 2, 4), KINDS[0]]
+    bank, tunings = bank_of(kinds)
+    for _ in bank.rounds():
+        pass
+    for tuning, kind in zip(tunings, kinds, strict=True):
+        same(tuning, alone(kind)[1])
+    adapted = tunings[0]
+    assert isinstance(adapted, AdaLoRATuning)
+    assert sum(adapted.ranks().values()) <= 2 * len(adapted.ranks())

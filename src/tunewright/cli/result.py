@@ -62,5 +62,6 @@ def next_commands(folder: str, subject: Subject) -> list[tuple[str, str]]:
     else:
         found = [("try it", f"tunewright generate {name} 'your prompt'"), ("talk", f"tunewright chat {name}")]
     found.append(("measure", f"tunewright evaluate {name} more-examples.jsonl"))
-    whole = subject.weights == "full_model"
-    return found if whole else [*found, ("merge", f"tunewright merge {name} merged-model")]
+    if subject.merges and subject.weights != "full_model":
+        found.append(("merge", f"tunewright merge {name} merged-model"))
+    return found

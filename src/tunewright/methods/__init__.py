@@ -122,6 +122,11 @@ class Tuning(ABC):
         raise ConfigurationError(f"{type(self).__name__} is no change whose size can be set", where="interpolate")
 
     @property
+    def merges(self) -> bool:
+        """Whether `merge` is possible as far as the method alone decides it; a base may still refuse."""
+        return True
+
+    @property
     def folder_name(self) -> str:
         """Where a run keeps it: `adapter` beside a base, or `model` when it is a whole one."""
         return "adapter"

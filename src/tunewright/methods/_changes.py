@@ -76,6 +76,10 @@ class HiddenTuning(Tuning):
             self.model.lanes.close(self.slot)
         self.spots = {}
 
+    @property
+    def merges(self) -> bool:
+        return False
+
     def merge(self) -> None:
         """Refused.
 

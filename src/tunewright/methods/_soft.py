@@ -65,6 +65,10 @@ class SoftTuning(Tuning):
             self.model.lanes.close(self.slot)
         self._stands = False
 
+    @property
+    def merges(self) -> bool:
+        return False
+
     def merge(self) -> None:
         """Refused.
 

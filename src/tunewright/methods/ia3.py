@@ -122,6 +122,10 @@ def _shape(host: Module) -> tuple[int, int]:
 class IA3Tuning(HiddenTuning):
     """The factors of one (IA)3."""
 
+    @property
+    def merges(self) -> bool:
+        return True
+
     def merge(self) -> None:
         """Put the factors into the base's own weights for good, and leave.
 

@@ -186,6 +186,10 @@ class StackTuning(Tuning):
         for part in self.parts:
             part.detach()
 
+    @property
+    def merges(self) -> bool:
+        return all(part.merges for part in self.parts)
+
     def merge(self) -> None:
         """Merge every part.
 

@@ -22,7 +22,7 @@ class DPO(PairObjective):
     Source: Rafailov et al., arXiv 2305.18290; hinge: Zhao et al., "SLiC-HF", arXiv 2305.10425; robust: Chowdhury et al.,
     arXiv 2403.00409; RPO: arXiv 2404.19733.
     Cost: one pass over each prompt and both answers, and once, before training, the same without gradients for the base.
-    Use when: there are pairs of a better and a worse answer. Avoid when: single answers are judged good or bad (`kto`).
+    Use when: there are pairs of a better and a worse answer. Avoid when: single answers are judged good or bad, not pairs.
     Raises: nothing of its own; rows whose answers are equal or empty are refused.
     """
 

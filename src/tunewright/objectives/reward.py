@@ -12,7 +12,7 @@ from pydantic import Field
 from tunewright.core.errors import BaseModelError
 from tunewright.data.packing import batches_for
 from tunewright.data.rows import PreferenceRow, Row
-from tunewright.objectives import Objective, Reading, Task
+from tunewright.objectives import Guess, Objective, Reading, Task
 from tunewright.objectives._heads import BUDGET, drawn_by
 from tunewright.objectives._preference import planted_answers
 
@@ -64,6 +64,9 @@ class Reward(Objective):
 
     def label_names(self) -> tuple[str, ...]:
         return ("reward",)
+
+    def guess(self, rows: Sequence[Row]) -> Guess:
+        return Guess("coin", "a coin: the base has no head for rewards", _tossed)
 
     def make_head(self, model: Model, labels: Sequence[str], seed: int) -> Head | None:
         from tunewright.models.heads.reward import RewardHead
@@ -132,6 +135,12 @@ def _alone(count: int, device: object) -> tuple[Tensor, Tensor, Tensor]:
 
     each = torch.arange(count, device=device)  # type: ignore[call-overload]
     return each, each, each
+
+
+def _tossed(row: Row) -> str:
+    """One of the two answers by the row's own hash: half of them are right."""
+    assert isinstance(row, PreferenceRow)
+    return row.chosen if int(row.key(), 16) % 2 else row.rejected
 
 
 def _with_margin(planted: Rendered | Refusal, row: Row) -> Rendered | Refusal:

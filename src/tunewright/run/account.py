@@ -27,10 +27,12 @@ from tunewright.evaluation.report.schema import (
     Settings,
     Subject,
     Targets,
+    Weights,
 )
 from tunewright.evaluation.report.verdict import judge
 from tunewright.evaluation.task import Answer
 from tunewright.methods import room as methods
+from tunewright.methods._saved import OWN_CONFIG
 from tunewright.objectives import Task
 from tunewright.objectives import room as objectives
 from tunewright.run.workshop import Workshop
@@ -120,8 +122,18 @@ def _subject(shop: Workshop) -> Subject:
         method_description=settings,
         objective=objectives.name_of(shop.objective),
         task=shop.objective.task,
-        weights="peft_adapter" if shop.tuning.folder_name == "adapter" else "full_model",
+        weights=_weights(shop),
+        kind=model.kind,
+        head=shop.has_new_head,
+        merges=shop.tuning.merges,
     )
+
+
+def _weights(shop: Workshop) -> Weights:
+    """Where what was tuned is kept, and in whose format: as the run has saved it by now."""
+    if shop.tuning.folder_name == "model":
+        return "full_model"
+    return "own_adapter" if (shop.folder.path / "adapter" / OWN_CONFIG).is_file() else "peft_adapter"
 
 
 def _curves(shop: Workshop, best: Best) -> Curves:

@@ -141,6 +141,7 @@ class MethodContract:
 
     def test_merged_is_attached(self, family: str, tmp_path: Path) -> None:
         model, tuning, _ = self._trained(family)
+        assert tuning.merges == self.merges
         if not self.merges:
             before = outputs(model, toy_trees(model))
             with pytest.raises(ConfigurationError) as refusal:

@@ -18,6 +18,7 @@ from tunewright.data.forest import Tree
 from tunewright.data.packing import batches_for
 from tunewright.engine.engine import Engine, LossFunction
 from tunewright.engine.members import Member
+from tunewright.methods import Tuning
 from tunewright.training.loop import Pace, Plan, Step
 
 
@@ -55,12 +56,16 @@ class Bank:
         self.trainees: dict[int, Trainee] = {}
         self.failed: dict[int, DivergedError] = {}
 
-    def join(self, slot: int, member: Member, trainee: Trainee) -> None:
+    def join(self, slot: int, member: Member, trainee: Trainee, tuning: Tuning | None = None) -> None:
         """A tuning comes in; from the next round on it takes part.
 
         Args:
             slot: the number it was attached under (`tuning.slot`).
+            tuning: the tuning itself, for methods that follow their training (AdaLoRA gives ranks away, LoReFT recentres).
         """
+        if tuning is not None:
+            tuning.follow(member)
+            tuning.begin(trainee.plan.total)
         if slot not in self.engine.members or self.engine.members[slot] is not member:
             self.engine.join(slot, member)
         self.failed.pop(slot, None)

@@ -42,12 +42,22 @@ def test_the_table_has_a_line_for_each_measure(report):
 
 
 def test_loading_is_shown_as_it_works(label_report, text_report):
-    assert 'AutoPeftModelForSequenceClassification.from_pretrained("banking-intents/adapter")' in render_card(label_report)
+    def card(report, **changed):
+        return render_card(report.model_copy(update={"subject": report.subject.model_copy(update=changed)}))
+
+    encoder = card(label_report, kind="encoder", head=True)
+    assert 'AutoPeftModelForFeatureExtraction.from_pretrained("banking-intents/adapter")' in encoder
+    assert "only Tunewright reads it" in encoder
+    assert "tunewright evaluate banking-intents rows.jsonl" in encoder
+    assert 'AutoModel.from_pretrained("banking-intents/model")' in card(label_report, kind="encoder", weights="full_model")
     own = render_card(text_report)
     assert "tunewright chat news-summaries" in own
     assert "from peft" not in own
-    whole = label_report.subject.model_copy(update={"weights": "full_model"})
-    assert 'from_pretrained("banking-intents/model")' in render_card(label_report.model_copy(update={"subject": whole}))
+    assert "tunewright merge news-summaries FOLDER" in own
+    assert "tunewright merge" not in card(text_report, merges=False)
+    assert 'AutoPeftModelForSeq2SeqLM.from_pretrained("news-summaries/adapter")' in card(
+        text_report, weights="peft_adapter", kind="encoder_decoder"
+    )
 
 
 def test_hostile_names_do_not_break_the_card(label_report):

@@ -10,6 +10,7 @@ import yaml
 from tunewright.evaluation.report.html import created_text, environment, flat
 from tunewright.evaluation.report.schema import Measure, Report
 from tunewright.evaluation.report.wording import bare_text, p_text, points, signed, value_text
+from tunewright.models import Kind
 from tunewright.objectives import Task
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
@@ -18,10 +19,11 @@ _PIPELINES: dict[Task, str] = {
     **{"token_classification": "token-classification", "question_answering": "question-answering"},
     **dict.fromkeys(("generation", "text", "preference"), "text-generation"),
 }
-_AUTO_CLASSES: dict[Task, str] = {
-    **dict.fromkeys(("classification", "multi_label", "regression", "reward"), "SequenceClassification"),
-    **{"token_classification": "TokenClassification", "question_answering": "QuestionAnswering"},
-    **dict.fromkeys(("generation", "text", "preference"), "CausalLM"),
+# (of PEFT, of transformers): neither knows our heads, so what loads is the body, or the base with its own head.
+_AUTO_CLASSES: dict[Kind, tuple[str, str]] = {
+    "decoder": ("AutoPeftModelForCausalLM", "AutoModelForCausalLM"),
+    "encoder": ("AutoPeftModelForFeatureExtraction", "AutoModel"),
+    "encoder_decoder": ("AutoPeftModelForSeq2SeqLM", "AutoModelForSeq2SeqLM"),
 }
 
 
@@ -33,7 +35,9 @@ def render_card(report: Report) -> str:
         created=created_text(report.created),
         table=[_line(measure) for measure in report.measures],
         settings=[(inline(key), inline(value)) for key, value in flat(report.settings.values)],
-        auto_class=_AUTO_CLASSES[report.subject.task],
+        peft_class=_AUTO_CLASSES[report.subject.kind][0],
+        auto_class=_AUTO_CLASSES[report.subject.kind][1],
+        asks=report.subject.task not in ("generation", "text", "preference"),
         inline=inline,
     )  # fmt: skip
 

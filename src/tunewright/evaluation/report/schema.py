@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, Field, PlainSerializer
 from tunewright.core.configuration import Strict
 from tunewright.core.scores import Score
 from tunewright.metrics.statistics.paired import Difference
+from tunewright.models import Kind
 from tunewright.objectives import Task
 
 Outcome = Literal["better", "worse", "unclear", "unmeasured"]
@@ -40,6 +41,9 @@ class Verdict(Strict):
     sentences: tuple[str, ...] = ()
 
 
+Weights = Literal["peft_adapter", "own_adapter", "full_model"]
+
+
 class Subject(Strict):
     """What was tuned, and how.
 
@@ -50,6 +54,9 @@ class Subject(Strict):
         objective: the name of the objective.
         task: what the answers are ("classification", "regression", "generation", ...).
         weights: where the tuned weights lie in the run folder, and in whose format.
+        kind: of the base; it decides with which of transformers' classes the weights load.
+        head: whether there is a task head beside them, which is a file of ours.
+        merges: whether an adapter can be put into the base's weights.
     """
 
     base: str
@@ -58,7 +65,10 @@ class Subject(Strict):
     method_description: str = ""
     objective: str
     task: Task = "generation"
-    weights: Literal["peft_adapter", "own_adapter", "full_model"] = "peft_adapter"
+    weights: Weights = "peft_adapter"
+    kind: Kind = "decoder"
+    head: bool = False
+    merges: bool = True
 
 
 class Measure(Strict):
