@@ -1,22 +1,86 @@
 """Are the default learning rates good? `python benchmarks/defaults.py DATA --base minilm --methods lora,loreft [--out FILE]`.
 
-Each method is run at its default rate times 1/10, 1/3, 1, 3 and 10, everything else as it is. Judged on validation rows, so that
-the test rows of a later comparison have chosen nothing. A default is good where it is within 2 points of the best of the five.
+Each method is run at its default rate and then at rates that are 3, 9, 27 ... times as high while that is better; where the first
+step up is not, at lower ones likewise. Everything else stays as it is. Judged on validation rows, so that the test rows of a later
+comparison have chosen nothing. A default is good where it is within 2 points of the best. With `--rows` and `--validation-rows`,
+that many rows are drawn from DATA with a fixed seed. What stands in `--out` is not run again.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import subprocess
+import multiprocessing
+import random
 import sys
 import tempfile
-from concurrent.futures import ThreadPoolExecutor
+import time
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-FACTORS = (0.1, 0.3, 1.0, 3.0, 10.0)
+import yaml
+
 CLOSE = 0.02
+FURTHEST = 4  # steps of a factor of 3 on each side
+TESTED = 20  # rows of the test split, which nobody looks at here
+
+
+class Sweep(NamedTuple):
+    """What is run.
+
+    Args:
+        title: the method's name, with its settings where it has some.
+        words: everything behind `tunewright tune` but the learning rate and the name.
+        monitor: the measure that is compared, on validation.
+    """
+
+    title: str
+    words: tuple[str, ...]
+    monitor: str
+    folder: Path
+
+    def quality(self, rate: float | None) -> tuple[float, float | None]:
+        """One run: its learning rate (the default one for None), and its best validation value; None where it diverged."""
+        from tunewright.cli.flags import parse
+        from tunewright.core.errors import DivergedError
+        from tunewright.finetune import finetune
+
+        place = self.folder / f"{self.title}-{rate}".replace("/", "-")
+        words = [*self.words, "--folder", str(place.parent), "--name", place.name, "--training.monitor", self.monitor]
+        run = parse(words if rate is None else [*words, "--learning-rate", str(rate)]).run()
+        try:
+            finetune(run)
+        except DivergedError:
+            return rate or 0.0, None
+        settled = yaml.safe_load((place / "run.yaml").read_text())["training"]["learning_rate"]
+        steps = [json.loads(line) for line in (place / "steps.jsonl").read_text().splitlines()]
+        found = [step["validation"][self.monitor] for step in steps if self.monitor in step["validation"]]
+        return settled, (min if self.monitor == "loss" else max)(found, default=None)
+
+    def better(self, one: float | None, other: float | None) -> bool:
+        """Whether `one` is the better value."""
+        if one is None or other is None:
+            return one is not None
+        return one < other if self.monitor == "loss" else one > other
+
+    def row(self) -> dict[str, Any]:
+        """The method at its rates, from low to high."""
+        began = time.perf_counter()
+        default, value = self.quality(None)
+        found = {0: value}
+        best, power = 0, 1
+        while abs(power) <= FURTHEST and power not in found:
+            found[power] = self.quality(float(f"{default * 3.0**power:.2g}"))[1]
+            if self.better(found[power], found[best]):
+                best, power = power, power + (1 if power > 0 else -1)
+            else:
+                power = -1 if best == 0 else power
+        row = {"method": self.title, "default_rate": default, "best_rate": float(f"{default * 3.0**best:.2g}")}
+        row |= {"default": value, "best": found[best], "seconds": round(time.perf_counter() - began)}
+        row["validation"] = {f"{default * 3.0**power:.2g}": found[power] for power in sorted(found)}
+        highest = found[best]
+        return row | {"close": value is not None and highest is not None and abs(highest - value) <= CLOSE}
 
 
 def asked() -> argparse.Namespace:
@@ -26,60 +90,61 @@ def asked() -> argparse.Namespace:
     parser.add_argument("--base", default="embedded")
     parser.add_argument("--methods", default="lora,bottleneck_adapter,prompt_tuning,loreft,selective,full")
     parser.add_argument("--monitor", default="accuracy", help="the measure that is compared, on validation")
-    parser.add_argument("--jobs", type=int, default=1, help="runs at once, one thread each")
+    parser.add_argument("--rows", type=int, help="training rows, drawn from DATA; all but those of the splits when not given")
+    parser.add_argument("--validation-rows", type=int, default=600, help="with --rows: validation rows, drawn from DATA")
+    parser.add_argument("--jobs", type=int, default=1, help="methods at once, one thread each")
     parser.add_argument("--out", type=Path)
-    parser.add_argument("settings", nargs="*", help="more flags of `tunewright tune`, behind --")
-    return parser.parse_args()
+    parser.epilog = "Flags of `tunewright tune` may follow behind --"
+    words = [*sys.argv[1:], "--"]
+    ours = words.index("--")
+    return parser.parse_args(words[:ours], argparse.Namespace(settings=words[ours + 1 : -1]))
 
 
-def rate_of(one: argparse.Namespace, method: str) -> float:
-    """The default learning rate of a method for this base and these data, as a run would choose it."""
-    words = ["estimate", one.data, "--base", one.base, "--method", method, "--json", *one.settings]
-    return float(json.loads(_tunewright(words))["reasons"]["training.learning_rate"].split(":")[0])
+def drawn(one: argparse.Namespace, folder: Path) -> list[str]:
+    """The data as flags: DATA itself, or three files with rows drawn from it (JSON lines)."""
+    if one.rows is None:
+        return [one.data]
+    lines = Path(one.data).read_text(encoding="utf-8").splitlines(keepends=True)
+    random.Random(0).shuffle(lines)
+    flags = list[str]()
+    for flag, count in (("--data.train", one.rows), ("--data.validation", one.validation_rows), ("--data.test", TESTED)):
+        path = folder / f"{flag.removeprefix('--data.')}.jsonl"
+        path.write_text("".join(lines[:count]), encoding="utf-8")
+        lines = lines[count:]
+        flags += [flag, str(path)]
+    return flags
 
 
-def _tunewright(words: list[str]) -> str:
-    code = "import sys; from tunewright.cli import main; sys.exit(main())"
-    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise RuntimeError((done.stdout + done.stderr).strip().splitlines()[-1])
-    return done.stdout
-
-
-def quality(one: argparse.Namespace, method: str, rate: float, folder: Path) -> float | None:
-    """The best validation value of one run; None where it diverged."""
-    name = f"{method}-{rate:.3g}"
-    words = ["tune", one.data, "--base", one.base, "--method", method, "--learning-rate", str(rate), "--threads", "1"]
-    words += ["--folder", str(folder), "--name", name, "--monitor", one.monitor, *one.settings]
-    try:
-        _tunewright(words)
-    except RuntimeError:
-        return None
-    steps = [json.loads(line) for line in (folder / name / "steps.jsonl").read_text().splitlines()]
-    return max((step["validation"][one.monitor] for step in steps if one.monitor in step["validation"]), default=None)
-
-
-def swept(one: argparse.Namespace, method: str, folder: Path) -> dict[str, Any]:
-    """One method at all rates."""
-    rate = rate_of(one, method)
-    found = {factor: quality(one, method, rate * factor, folder) for factor in FACTORS}
-    best = max(value for value in found.values() if value is not None)
-    default = found[1.0]
-    row = {"method": method, "default_rate": rate, "validation": {str(factor): value for factor, value in found.items()}}
-    row |= {"best": best, "default": default, "close": default is not None and best - default <= CLOSE}
-    shown = "  ".join("   -" if value is None else f"{100 * value:4.1f}" for value in found.values())
-    print(f"{method:20} {rate:9.2g}  {shown}  {'' if row['close'] else '<- default is not within 2 points'}", flush=True)
-    return row
+def sweeps(one: argparse.Namespace, folder: Path) -> list[Sweep]:
+    """One for each method."""
+    text = one.methods if one.methods.startswith("[") else f"[{one.methods}]"
+    common = [*drawn(one, folder), "--base", one.base, "--threads", "1", *one.settings]
+    found = []
+    for method in yaml.safe_load(text):
+        settings = dict(method) if isinstance(method, dict) else {"name": method}
+        name = settings.pop("name")
+        flags = [part for key, value in settings.items() for part in (f"--method.{key}", json.dumps(value))]
+        title = " ".join([name, *(f"{key}={value}" for key, value in settings.items())])
+        found.append(Sweep(title, (*common, "--method", name, *flags), one.monitor, folder))
+    return found
 
 
 def main() -> None:
-    """Sweep all methods and print a line each."""
+    """Sweep all methods, print a line each, and keep them."""
     one = asked()
-    print(f"{'method':20} {'rate':>9}  {'  '.join(f'x{factor:<3g}' for factor in FACTORS)}   ({one.monitor} on validation, %)")
-    with tempfile.TemporaryDirectory() as place, ThreadPoolExecutor(one.jobs) as pool:
-        rows = list(pool.map(lambda method: swept(one, method, Path(place)), one.methods.split(",")))
-    if one.out is not None:
-        one.out.write_text(json.dumps({"data": Path(one.data).name, "base": one.base, "rows": rows}, indent=1) + "\n")
+    kept = json.loads(one.out.read_text())["rows"] if one.out is not None and one.out.is_file() else []
+    with tempfile.TemporaryDirectory() as place, ProcessPoolExecutor(one.jobs, multiprocessing.get_context("spawn")) as pool:
+        wanted = [sweep for sweep in sweeps(one, Path(place)) if sweep.title not in [row["method"] for row in kept]]
+        for row in pool.map(Sweep.row, wanted):
+            kept.append(row)
+            shown = "  ".join(f"{rate}: {'-' if value is None else f'{value:.3f}'}" for rate, value in row["validation"].items())
+            apart = "" if row["close"] else f"  <- {row['default_rate']:.2g} is not within 2 points"
+            print(f"{row['method']:28} {shown}{apart}", flush=True)
+            if one.out is not None:
+                drawn_rows = None if one.rows is None else {"train": one.rows, "validation": one.validation_rows}
+                facts = {"data": "/".join(Path(one.data).parts[-2:]), "base": one.base, "monitor": one.monitor}
+                facts |= {"drawn_rows": drawn_rows, "settings": " ".join(one.settings)}
+                one.out.write_text(json.dumps({**facts, "rows": kept}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

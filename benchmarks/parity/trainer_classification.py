@@ -37,6 +37,7 @@ def ours(asked: argparse.Namespace, folder: Path) -> dict[str, Any]:
         "epochs": asked.epochs,
         "batch_size": asked.batch,
         "learning_rate": asked.rate,
+        "head_learning_rate": asked.rate,  # as the Trainer has it; by default a new head learns faster
         "patience": 100,
         "precision": "float32",
     }

@@ -2,9 +2,11 @@
 
 import pytest
 
+from tunewright.core.errors import ConfigurationError
 from tunewright.methods.full import Full
 from tunewright.methods.head import Head
 from tunewright.methods.lora import LoRA
+from tunewright.objectives.dpo import DPO
 from tunewright.training.settings import Training
 from tunewright.training.settle import settle, total_steps
 
@@ -26,7 +28,7 @@ def test_batches_and_epochs_follow_the_rows(rows: int, batch: int, epochs: int):
     [
         (100_000_000, LoRA(), 1e-3),
         (100_000_000, Full(), 5e-5),
-        (100_000_000, Head(), 3e-3),
+        (100_000_000, Head(), 9e-3),
         (800_000_000, LoRA(), 5e-4),
         (10**12, LoRA(), 2.5e-4),
         (1, LoRA(), 4e-3),
@@ -36,6 +38,38 @@ def test_the_rate_follows_method_and_size(parameters: int, method, rate: float):
     found = settle(Training(), method, rows=100, parameters=parameters)
     assert found.training.learning_rate == pytest.approx(rate)
     assert type(method).__name__ in found.reasons["training.learning_rate"]
+
+
+def test_an_objective_on_pairs_takes_smaller_steps_unless_a_rate_is_given():
+    found = settle(Training(), LoRA(), rows=100, parameters=100_000_000, pace=DPO().pace)
+    assert found.training.learning_rate == pytest.approx(0.1 * LoRA.default_learning_rate)
+    assert "times 0.1 for the objective" in found.reasons["training.learning_rate"]
+    given = settle(Training(learning_rate=3e-4), LoRA(), rows=100, parameters=100_000_000, pace=DPO().pace)
+    assert given.training.learning_rate == 3e-4
+
+
+@pytest.mark.parametrize("method", [Full(), LoRA(), Head()])
+def test_a_new_head_learns_at_a_rate_of_its_own_whatever_the_method(method):
+    found = settle(Training(), method, rows=100, parameters=100_000_000, new_head=True)
+    assert found.training.head_learning_rate == Head.default_learning_rate
+    assert found.training.learning_rate == method.default_learning_rate
+    assert "a new head" in found.reasons["training.head_learning_rate"]
+    assert settle(Training(), method, rows=100, parameters=100_000_000).training.head_learning_rate is None
+
+
+def test_a_rate_that_is_given_for_the_body_leaves_the_head_its_own_unless_nothing_else_is_trained():
+    given = Training(learning_rate=1e-5)
+    assert settle(given, Full(), rows=9, parameters=800_000_000, new_head=True).training.head_learning_rate == 4.5e-3
+    assert settle(given, Head(), rows=9, parameters=800_000_000, new_head=True).training.head_learning_rate == 1e-5
+    both = Training(learning_rate=1e-5, head_learning_rate=2e-5)
+    found = settle(both, Full(), rows=9, parameters=1, new_head=True)
+    assert found.training.head_learning_rate == 2e-5
+    assert "training.head_learning_rate" not in found.reasons
+
+
+def test_a_rate_for_a_head_that_is_not_there_is_refused():
+    with pytest.raises(ConfigurationError, match=r"training.head_learning_rate: there is no new head"):
+        settle(Training(head_learning_rate=1e-3), LoRA(), rows=9, parameters=1)
 
 
 def test_what_was_given_stays_and_needs_no_reason():

@@ -88,7 +88,7 @@ class WeightsTuning(Tuning):
 
         from tunewright.models.loading import load_folder
 
-        stored = dict(load_folder(folder).network.named_parameters())
+        stored = dict(load_folder(folder, head=self.model.has_own_head).network.named_parameters())
         for name, parameter in self.chosen.items():
             if name not in stored or stored[name].shape != parameter.shape:
                 raise BaseModelError(f"the trained weight '{name}' is missing or has another shape", where=str(folder))

@@ -35,7 +35,7 @@ class BottleneckAdapter(Method):
     Raises: `ConfigurationError` for a block or a half that the base does not have.
     """
 
-    default_learning_rate: ClassVar[float] = 1e-3
+    default_learning_rate: ClassVar[float] = 3e-3
 
     width: int | None = Field(default=None, ge=1, le=65536, description="numbers a token inside; D / reduction when not given")
     reduction: float | None = Field(

@@ -25,7 +25,7 @@ class Head(Method):
     Raises: `BaseModelError` where the language head is tied to the embeddings and no new head is trained.
     """
 
-    default_learning_rate: ClassVar[float] = 3e-3
+    default_learning_rate: ClassVar[float] = 9e-3
 
     def attach(self, model: Model, seed: int) -> WeightsTuning:
         """Freeze everything but the base's own language head; an encoder has none, so that all of it is frozen."""

@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
+from tunewright.core.errors import ConfigurationError
 from tunewright.core.units import count_text
 from tunewright.methods import Method
+from tunewright.methods.head import Head
 from tunewright.training.settings import Training
 
 
@@ -18,21 +20,39 @@ class Settled(NamedTuple):
     reasons: dict[str, str]
 
 
-def settle(training: Training, method: Method, *, rows: int, parameters: int) -> Settled:
-    """Fill in learning rate, rank, batch, epochs.
+def settle(training: Training, method: Method, *, rows: int, parameters: int, new_head: bool = False, pace: float = 1.0) -> Settled:
+    """Fill in learning rates, rank, batch, epochs.
 
     Args:
-        rows: training rows; `parameters`: of the base.
+        rows: training rows; `parameters`: of the base; new_head: whether a head is trained that the base does not have.
+        pace: what the objective multiplies the method's rate by.
 
     The learning rate is the method's rate at 100 million parameters times (1e8 / parameters)^(1/3), within a factor of 4: smaller
-    networks take larger steps. Batches and epochs aim at a few hundred optimizer steps; early stopping ends what is too long.
+    networks take larger steps. A new head has the rate of the method `head`, whatever else is trained: it starts from nothing, and
+    at a rate that is right for weights that know something already it would hardly move (docs/methods.md has the measurement).
+    Batches and epochs aim at a few hundred optimizer steps; early stopping ends what is too long.
+
+    Raises:
+        ConfigurationError: a learning rate for a new head, and there is none.
     """
     method, reasons = method.settled(rows)
     chosen: dict[str, float | int] = {}
+    size = f"on {count_text(parameters)} parameters"
     if training.learning_rate is None:
-        rate = method.default_learning_rate * min(4.0, max(0.25, (1e8 / max(1, parameters)) ** (1 / 3)))
-        chosen["learning_rate"] = float(f"{rate:.2g}")
-        reasons["training.learning_rate"] = f"{rate:.2g}: {type(method).__name__} on {count_text(parameters)} parameters"
+        chosen["learning_rate"] = rate = _scaled(method.default_learning_rate * pace, parameters)
+        slower = "" if pace == 1 else f", times {pace:g} for the objective"
+        reasons["training.learning_rate"] = f"{rate:.2g}: {type(method).__name__} {size}{slower}"
+    if training.head_learning_rate is not None and not new_head:
+        raise ConfigurationError(
+            "there is no new head whose learning rate this could be",
+            where="training.head_learning_rate",
+            hint="Leave it out; `training.learning_rate` is for everything that is trained here.",
+        )
+    if new_head and training.head_learning_rate is None:
+        given = training.learning_rate if isinstance(method, Head) else None  # nothing but the head is trained: it is meant
+        rate = _scaled(Head.default_learning_rate, parameters) if given is None else given
+        chosen["head_learning_rate"] = rate
+        reasons["training.head_learning_rate"] = f"{rate:.2g}: a new head {size}"
     if training.batch_size is None:
         batch = 8 if rows < 200 else 16 if rows < 5_000 else 32
         chosen["batch_size"] = batch
@@ -42,6 +62,11 @@ def settle(training: Training, method: Method, *, rows: int, parameters: int) ->
         chosen["epochs"] = float(epochs)
         reasons["training.epochs"] = f"{epochs}: {rows} training rows; early stopping ends it sooner"
     return Settled(training.model_copy(update=chosen), method, reasons)
+
+
+def _scaled(rate: float, parameters: int) -> float:
+    """A rate at 100 million parameters as one at `parameters`, to two digits."""
+    return float(f"{rate * min(4.0, max(0.25, (1e8 / max(1, parameters)) ** (1 / 3))):.2g}")
 
 
 def total_steps(training: Training, rows: int, updates: int = 1) -> int:

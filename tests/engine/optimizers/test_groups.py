@@ -28,6 +28,15 @@ def test_groups_are_by_rate_and_decay():
     assert grouped(AdamW(), {}) == []
 
 
+def test_a_new_head_learns_at_a_rate_of_its_own():
+    body, head = Parameter(torch.zeros(3)), Parameter(torch.zeros(3))
+    optimizer = Optimizer(AdamW(), {"lm_head.bias": body, "head.output.bias": head}, head=20.0)
+    body.grad, head.grad = torch.ones(3), torch.ones(3)
+    optimizer.update(1e-3)
+    assert torch.allclose(body, torch.full((3,), -1e-3))
+    assert torch.allclose(head, torch.full((3,), -2e-2))
+
+
 def test_a_ratio_without_lora_is_refused():
     with pytest.raises(ConfigurationError, match=r"learning_rate_ratio: a ratio of 16 is for the B matrices of LoRA") as caught:
         Optimizer(AdamW(learning_rate_ratio=16), {"norm.weight": Parameter(torch.zeros(3))})

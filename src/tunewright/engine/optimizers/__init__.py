@@ -21,6 +21,7 @@ class Optimizer:
     Args:
         settings: the moments' decay, epsilon, weight decay, learning-rate ratio, and how moments are held.
         parameters: what is updated, by name; the order is part of the state.
+        head: how many times faster a new head (`head.*`) learns than the others.
 
     Raises:
         ConfigurationError: a learning-rate ratio, and no B matrix that it would be for.
@@ -28,9 +29,9 @@ class Optimizer:
         ValueError: one parameter under two names.
     """
 
-    def __init__(self, settings: AdamW, parameters: Mapping[str, Parameter]) -> None:
+    def __init__(self, settings: AdamW, parameters: Mapping[str, Parameter], head: float = 1.0) -> None:
         self.parameters = dict(parameters)
-        groups = grouped(settings, self.parameters)
+        groups = grouped(settings, self.parameters, head)
         self._rule = (AdamW8bit if settings.name == "adamw_8bit" else FusedAdamW)(settings, groups)
 
     def gradients(self) -> list[Tensor]:

@@ -12,6 +12,7 @@ from tunewright.core.errors import ConfigurationError
 from tunewright.engine.settings import AdamW
 
 UP = ".lora_B.weight"  # how the names of LoRA's B matrices end, ours and PEFT's
+HEAD = "head."  # how the names of a new head's parameters begin
 
 
 class Group(NamedTuple):
@@ -28,8 +29,11 @@ class Group(NamedTuple):
     weight_decay: float
 
 
-def grouped(settings: AdamW, parameters: Mapping[str, Parameter]) -> list[Group]:
+def grouped(settings: AdamW, parameters: Mapping[str, Parameter], head: float = 1.0) -> list[Group]:
     """The parameters by device, learning rate and weight decay.
+
+    Args:
+        head: how many times faster a new head (`head.*`) learns than what is below it.
 
     Raises:
         ConfigurationError: a learning-rate ratio, and no B matrix that it would be for.
@@ -45,7 +49,7 @@ def grouped(settings: AdamW, parameters: Mapping[str, Parameter]) -> list[Group]
         )
     found: dict[tuple[torch.device, float, float], dict[str, Parameter]] = {}
     for name, parameter in parameters.items():
-        rate = settings.learning_rate_ratio if name.endswith(UP) else 1.0
+        rate = settings.learning_rate_ratio if name.endswith(UP) else head if name.startswith(HEAD) else 1.0
         decay = settings.weight_decay if parameter.ndim > 1 else 0.0
         found.setdefault((parameter.device, rate, decay), {})[name] = parameter
     return [Group(members, rate, decay) for (_, rate, decay), members in found.items()]
