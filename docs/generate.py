@@ -182,7 +182,10 @@ def first_sentence(entry: type) -> str:
     return " ".join((inspect.getdoc(entry) or "").split("\n\n")[0].split())
 
 
-MEASURED = {"label": "labels", "text": "written answers", "labels": "sets of labels", "numbers": "numbers", "tags": "tags of words"}
+MEASURED = {
+    **{"label": "labels", "text": "written answers", "labels": "sets of labels", "numbers": "numbers", "tags": "tags of words"},
+    "probabilities": "probabilities",
+}
 
 
 def metrics_table() -> str:

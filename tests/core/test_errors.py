@@ -22,6 +22,7 @@ BUILTINS = {
     "DoesNotFitError": MemoryError,
     "DivergedError": ArithmeticError,
     "GraderError": ValueError,
+    "EndpointError": ConnectionError,
     "StorageError": OSError,
 }
 every_kind = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)

@@ -14,7 +14,7 @@ from types import SimpleNamespace
 import pytest
 
 from tunewright.core import runs
-from tunewright.core.errors import RunFolderError, StorageError
+from tunewright.core.errors import ConfigurationError, RunFolderError, StorageError
 from tunewright.core.runs import RunFolder, WatchedFolder, create, existing
 
 
@@ -263,3 +263,14 @@ def test_all_processes_but_the_first_only_watch(tmp_path):
     with nowhere.locked():
         nowhere.discard()
     assert not nowhere.path.exists()
+
+
+def test_what_a_run_or_a_merged_model_was_tuned_for_is_read_from_its_folder(tmp_path: Path) -> None:
+    assert runs.settings_of(str(tmp_path)) == runs.settings_of("embedded") == {}
+    (tmp_path / runs.MERGED).write_text("objective: {name: sft}\n")
+    assert runs.settings_of(str(tmp_path)) == {"objective": {"name": "sft"}}
+    (tmp_path / "run.yaml").write_text("objective: {name: reward}\n")
+    assert runs.settings_of(str(tmp_path)) == {"objective": {"name": "reward"}}
+    (tmp_path / "run.yaml").write_text("a: 1\na: 2\n")
+    with pytest.raises(ConfigurationError, match="given twice"):
+        runs.settings_of(str(tmp_path))

@@ -241,3 +241,16 @@ def test_columns_may_be_named_after_the_places(tmp_path: Path) -> None:
     row = next(row for rows in found.splits().values() for row in rows if row.where.endswith(":1"))
     assert first["document"] in row.prompt + row.completion
     assert first["short"] in row.prompt + row.completion
+
+
+def test_plain_text_stands_beside_prompts(tmp_path: Path) -> None:
+    draw = random.Random(3)
+    texts = write(tmp_path / "texts.jsonl", [{"text": text_of(draw)} for _ in range(30)])
+    parts = [
+        {"name": "prose", "train": str(texts), "share": 0.25},
+        {"name": "sums", "train": str(asked(tmp_path / "sums.jsonl", 60)), "share": 0.75},
+    ]
+    found = mixed(parts, rows=40)
+    assert tasks(found.train) == {"prose": 10, "sums": 30}
+    assert isinstance(found.train[0], TextRow)
+    assert found.shape == PromptRow.shape  # what can be asked is asked as a prompt

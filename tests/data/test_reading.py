@@ -252,3 +252,13 @@ def test_texts_with_other_columns_are_asked_about(tmp_path):
         for note in read(DataConfig(train=path), 0).findings.notes
     )
     assert read(DataConfig(train=path, columns={"flagged": "label"}), 0).shape == "text_label"
+
+
+def test_labels_that_are_nowhere_the_likeliest_are_labels(tmp_path):
+    rows = [{"text": f"text number {number}", "distribution": {"a": 0.9, "b": 0.1}} for number in range(40)]
+    (tmp_path / "soft.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert len(read(DataConfig(train=tmp_path / "soft.jsonl"), 0).train) > 20
+    sure = [{**row, "distribution": {"a": 1.0}} for row in rows]
+    (tmp_path / "sure.jsonl").write_text("".join(json.dumps(row) + "\n" for row in sure))
+    with pytest.raises(DataError, match="every row has the same label"):
+        read(DataConfig(train=tmp_path / "sure.jsonl"), 0)

@@ -4,7 +4,18 @@ from dataclasses import replace
 
 import pytest
 
-from tunewright.data.rows import ChatRow, LabelRow, Message, PreferenceRow, PromptRow, Row, TextRow
+from tunewright.data.rows import (
+    ChatRow,
+    JudgedRow,
+    LabelRow,
+    Message,
+    PreferenceRow,
+    PromptRow,
+    RankingRow,
+    RatingRow,
+    Row,
+    TextRow,
+)
 
 USER, ANSWER = Message(role="user", content="2+2?"), Message(role="assistant", content="4")
 ROWS = {
@@ -13,6 +24,9 @@ ROWS = {
     "text_label": LabelRow(text="fine", label="good", second_text="and more"),
     "text": TextRow(text="once"),
     "preference": PreferenceRow(messages=(USER,), chosen="4", rejected="5"),
+    "unpaired_preference": JudgedRow(messages=(USER,), completion="5", label=False),
+    "ranking": RankingRow(messages=(USER,), answers=("4", "four", "5")),
+    "rating": RatingRow(messages=(USER,), answers=("4", "5"), scores=(3.0, 1.0)),
 }
 # Leakage checks, splits and resumed runs rest on these hashes: a change here breaks every folder already on a disk.
 KEYS = {
@@ -21,6 +35,9 @@ KEYS = {
     "text_label": "db92041da07ddd5f24991bb37fdff61b",
     "text": "21e569780284a86ff4fb4183bdcfed43",
     "preference": "a0b30a572ceb6e770d2cc30c772bb20f",
+    "unpaired_preference": "3689f74136efee0fa2c0c3aa7876490f",
+    "ranking": "555d4a4825f43b0970baafdc695a700c",
+    "rating": "a70747095b9c0160bdbae895dcee6654",
 }
 
 
@@ -52,6 +69,9 @@ def test_a_key_does_not_know_where_a_row_came_from(shape: str, origin: dict):
         ("text_label", {"second_text": ""}),
         ("text", {"text": "twice"}),
         ("preference", {"chosen": "5", "rejected": "4"}),
+        ("unpaired_preference", {"label": True}),
+        ("ranking", {"answers": ("four", "4", "5")}),
+        ("rating", {"scores": (3.0, 2.0)}),
     ],
     ids=str,
 )
@@ -84,6 +104,9 @@ def test_a_lone_surrogate_has_a_key_too():
         (LabelRow(text="alone", label="x"), "alone", "x"),
         (ROWS["text"], "once", ""),
         (ROWS["preference"], "user: 2+2?", "4"),
+        (ROWS["unpaired_preference"], "user: 2+2?", "undesirable: 5"),
+        (ROWS["ranking"], "user: 2+2?", '["4", "four", "5"]'),
+        (ROWS["rating"], "user: 2+2?", '["4", "5"]'),
     ],
     ids=str,
 )

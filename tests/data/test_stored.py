@@ -8,6 +8,7 @@ import pytest
 from tunewright.core.errors import StorageError
 from tunewright.data.rows import (
     ChatRow,
+    JudgedRow,
     LabelRow,
     LabelsRow,
     Message,
@@ -15,6 +16,8 @@ from tunewright.data.rows import (
     PreferenceRow,
     PromptRow,
     QuestionRow,
+    RankingRow,
+    RatingRow,
     Row,
     SoftLabelRow,
     TagsRow,
@@ -35,6 +38,9 @@ ROWS = [
     SoftLabelRow(text="one", label="b", distribution={"a": 0.1, "b": 0.9}),
     TextRow(text="  white space\t\r\n stays \n"),
     PreferenceRow(messages=TALK[:2], chosen="4", rejected="5", tools=({"name": "add"},)),
+    JudgedRow(messages=TALK[:2], completion="4", label=True, tools=({"name": "add"},)),
+    RankingRow(messages=TALK[:2], answers=("4", "5", "")),
+    RatingRow(messages=TALK[:2], answers=("4", "5"), scores=(0.5, -2.0), metadata={"ranks": [1, 2]}),
     LabelsRow(text="one", second_text="two", labels=("b", "a")),
     NumberRow(text="one", values=(0.1, -3.0), names=("price", "size")),
     TagsRow(tokens=("New", "York"), tags=("B-LOC", "I-LOC")),

@@ -10,7 +10,7 @@ from tunewright.data.forest import Segment, Tree
 from tunewright.engine import head, loss
 from tunewright.engine.batch import forest
 from tunewright.engine.head import LanguageHead, language_head
-from tunewright.engine.loss import linear_cross_entropy, segment_sums
+from tunewright.engine.loss import Learned, linear_cross_entropy, segment_sums, smoothed_cross_entropy
 from tunewright.testing.tiny import DECODERS, tiny
 
 
@@ -39,6 +39,27 @@ def test_value_and_gradients_are_those_of_torch(targets: int, biased: bool, monk
     torch.testing.assert_close(found.count, weights.sum())
     ours, theirs = torch.autograd.grad(found.total * 1.7, inputs), torch.autograd.grad(wanted * 1.7, inputs)
     torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("smoothing", [0.1, 0.6])
+@pytest.mark.parametrize("shape", [loss.Shape(), loss.Shape(0.5, 4.0)], ids=["plain", "capped"])
+def test_smoothing_is_that_of_torch(smoothing: float, shape: loss.Shape, monkeypatch: pytest.MonkeyPatch):
+    """(1 - e) -log p(y) + e mean_v -log p(v), also where the head is no plain product; without smoothing nothing changes."""
+    monkeypatch.setattr(loss, "CHUNK_BYTES", 1)
+    hidden, weight, bias, chosen, weights = case(50)
+    wanted = cross_entropy(shape.apply(hidden @ weight.T + bias), chosen, reduction="none", label_smoothing=smoothing)
+    theirs = torch.autograd.grad((wanted * weights).sum() * 1.7, [hidden, weight, bias])
+    found = smoothed_cross_entropy(hidden, weight, bias, Learned(chosen, weights, smoothing), shape)
+    torch.testing.assert_close(found.total, (wanted * weights).sum())
+    torch.testing.assert_close(torch.autograd.grad(found.total * 1.7, [hidden, weight, bias]), theirs, atol=1e-6, rtol=1e-5)
+    linear = nn.Linear(6, 23)
+    linear.weight, linear.bias = nn.Parameter(weight.detach()), nn.Parameter(bias.detach())
+    around = LanguageHead(nn.Sequential(linear), shape.scale, shape.cap)
+    again = around.cross_entropy(hidden, chosen, weights, smoothing)
+    torch.testing.assert_close(again.total, found.total)
+    torch.testing.assert_close(torch.autograd.grad(again.total * 1.7, hidden)[0], theirs[0], atol=1e-6, rtol=1e-5)
+    none = smoothed_cross_entropy(hidden, weight, bias, Learned(chosen, weights), shape)
+    assert torch.equal(none.total, linear_cross_entropy(hidden, weight, bias, chosen, weights, shape).total)
 
 
 def test_gradients_against_differences():

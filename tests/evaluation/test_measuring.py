@@ -1,12 +1,13 @@
 """From answers to numbers: quick ones while training, measures with intervals at the end."""
 
+import math
 from dataclasses import replace
 
 import pytest
 
 from tunewright.core.errors import UnknownNameError
 from tunewright.data.rows import LabelRow, PromptRow, QuestionRow, Row, TextRow
-from tunewright.evaluation.measuring import LOSS, direction, mean_loss, measures, quick
+from tunewright.evaluation.measuring import LOSS, direction, in_percent, mean_loss, measures, quick, retained, title
 from tunewright.evaluation.task import Answer
 
 ROWS: list[Row] = [PromptRow(prompt=f"ask {number}", completion=f"answer {number}") for number in range(6)]
@@ -83,11 +84,34 @@ def test_without_written_answers_only_the_loss_is_measured():
 
 def test_the_final_loss_weighs_rows_by_their_tokens():
     before, after = [Answer(None, 4.0, 90), Answer(None, 2.0, 10)], [Answer(None, 1.0, 90), Answer(None, 3.0, 10)]
-    (loss,) = measures([], before, after, ROWS[:2], seed=0)
-    assert loss.base is not None
-    assert loss.difference is not None
-    assert (loss.base.value, loss.tuned.value) == (pytest.approx(3.8), pytest.approx(1.2))
-    assert loss.difference.value == pytest.approx(-2.6)
+    loss, perplexity = measures([], before, after, ROWS[:2], seed=0)
+    for found, of in ((loss, float), (perplexity, math.exp)):
+        assert found.base is not None
+        assert found.difference is not None
+        assert (found.base.value, found.tuned.value) == (pytest.approx(of(3.8)), pytest.approx(of(1.2)))
+        assert found.difference.value == pytest.approx(of(1.2) - of(3.8))
+        assert found.tuned.low <= found.tuned.value <= found.tuned.high
+
+
+def test_what_was_found_of_hidden_words_is_a_share_of_tokens():
+    before = [Answer(None, 4.0, 9, scores={"masked_accuracy": 0.0}), Answer(None, 2.0, 1, scores={"masked_accuracy": 1.0})]
+    after = [Answer(None, 4.0, 9, scores={"masked_accuracy": 1.0}), Answer(None, 2.0, 1, scores={"masked_accuracy": 0.0})]
+    rows: list[Row] = [TextRow(text="nine tokens"), TextRow(text="one")]
+    loss, perplexity, share = measures([], before, after, rows, seed=0)
+    assert [one.metric for one in (loss, perplexity, share)] == [LOSS, "perplexity", "masked_accuracy"]
+    assert share.base is not None
+    assert (share.base.value, share.tuned.value) == (pytest.approx(0.1), pytest.approx(0.9))
+    assert share.percent
+    assert quick(after, rows, []) == {LOSS: pytest.approx(3.8), "masked_accuracy": pytest.approx(0.9)}
+    assert direction("masked_accuracy")
+    assert title("masked_accuracy") == "Accuracy at hidden words"
+    assert in_percent("masked_accuracy")
+
+
+def test_what_was_not_to_be_lost_is_told_by_its_loss():
+    answers = [Answer(None, 1.5, 3)] * 6
+    (kept,) = retained(measures([], answers, answers, ROWS, seed=0), "general text")
+    assert (kept.metric, kept.role, kept.split) == (LOSS, "retention", "general text")
 
 
 def test_a_baseline_without_losses_has_none_to_compare():

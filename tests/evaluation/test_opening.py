@@ -12,9 +12,10 @@ from safetensors.torch import load_file, save_file
 
 from tunewright.core.configuration import build
 from tunewright.core.errors import BaseModelError
+from tunewright.core.runs import MERGED
 from tunewright.data.stored import read_rows
 from tunewright.engine.settings import Sampling
-from tunewright.evaluation.opening import MERGED, load_base, open_model
+from tunewright.evaluation.opening import load_base, open_model
 from tunewright.evaluation.tuned import Tuned
 from tunewright.finetune import Run, finetune
 from tunewright.models import Model

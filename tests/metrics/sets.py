@@ -69,3 +69,18 @@ class TagContract(MetricContract):
 
     def rows(self, count: int = 40, seed: int = 1) -> tuple[list[str], list[str]]:
         return drawn_tags(count, seed)
+
+
+def drawn_probabilities(count: int, seed: int) -> tuple[list[float], list[int]]:
+    """Probabilities that are a little too sure, and what happened."""
+    draw = random.Random(seed)
+    truth = [draw.random() for _ in range(count)]
+    return [min(1.0, max(0.0, 1.4 * p - 0.2)) for p in truth], [int(draw.random() < p) for p in truth]
+
+
+class ProbabilityContract(MetricContract):
+    """The contract over probabilities."""
+
+    def rows(self, count: int = 40, seed: int = 1) -> tuple[list[str], list[str]]:
+        said, happened = drawn_probabilities(count, seed)
+        return [repr(p) for p in said], [str(one) for one in happened]

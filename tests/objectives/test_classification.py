@@ -101,6 +101,7 @@ def test_a_label_without_a_place_is_no_target():
 def test_the_room_lists_its_files():
     assert {"sft", "classification"} <= set(room.names())
     needed = {name: {"grader": {"name": "string_check"}} for name in ("grpo", "rloo", "ppo")}
+    needed["distillation"] = {"teacher": "embedded"}
     for name in room.names():
         objective = room.make({"name": name, **needed.get(name, {})})
         assert room.make(room.dump(objective)) == objective

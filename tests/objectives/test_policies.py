@@ -226,7 +226,7 @@ def padded_grpo(logs: Sequence[Tensor], advantage_B: Tensor, mask_BT: Tensor, as
     ratio_BT = torch.exp(log_BT - old_BT)
     cut_BT = torch.clamp(ratio_BT, 1 - asked["epsilon_low"], 1 + asked["epsilon_high"])
     cost_BT = -torch.min(ratio_BT * advantage_B[:, None], cut_BT * advantage_B[:, None])
-    cost_BT = cost_BT + asked["beta"] * (torch.exp(base_BT - log_BT) - (base_BT - log_BT) - 1)
+    cost_BT = cost_BT + asked["beta"] * ratio_BT * (torch.exp(base_BT - log_BT) - (base_BT - log_BT) - 1)
     sums_B = (cost_BT * mask_BT).sum(1)
     if asked["loss_type"] == "grpo":
         return (sums_B / mask_BT.sum(1)).mean()
@@ -267,7 +267,9 @@ def test_gradients_are_those_of_padded_transformers(temperature: float) -> None:
         for parameter in tuning.parameters().values():
             parameter.normal_(std=0.05, generator=torch.Generator().manual_seed(3))
     engine = Engine(model, tuning.parameters(), probe(model))
-    objective = GRPO(grader=GRADER, beta=0.1, updates=2, epsilon_low=0.9, epsilon_high=50, temperature=temperature)
+    objective = GRPO(
+        grader=GRADER, beta=0.1, unbiased_kl=False, updates=2, epsilon_low=0.9, epsilon_high=50, temperature=temperature
+    )
     groups = [group((5, 6, 7, 8), 0), group((9, 10), 1)]
     trees = [tree_of(*pair) for pair in zip(groups, objective.carried(engine, groups), strict=True)]
     parameters = list(engine.parameters.values())

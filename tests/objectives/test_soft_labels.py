@@ -136,3 +136,28 @@ def test_a_label_without_a_place_is_no_target(family: str, head: str):
     else:
         assert isinstance(item, Refusal)
         assert "label that is not among" in item.message
+
+
+def test_a_teachers_temperature_softens_both_sides_and_its_square_keeps_the_size():
+    """t^2 times the cross-entropy with logits / t, for rows with a distribution; certain rows are as ever."""
+    loss, logits_SC = lost("bert", list(ROWS), head="new", temperature=2.0)
+    assert logits_SC is not None
+    soft_S = [place for place, row in enumerate(ROWS) if isinstance(row, SoftLabelRow)]
+    wanted_SC = torch.tensor([[*row.distribution.values()] for row in ROWS if isinstance(row, SoftLabelRow)])
+    certain = cross_entropy(logits_SC[2:3], torch.tensor([0]), reduction="sum")
+    torch.testing.assert_close(loss.total, 4 * cross_entropy(logits_SC[soft_S] / 2, wanted_SC, reduction="sum") + certain)
+    assert float(loss.count) == len(ROWS)
+
+
+def test_the_loss_that_is_measured_has_the_temperature_too():
+    model, objective = tiny("bert"), Classification(head="new", labels=LABELS, temperature=3.0).resolve("encoder")
+    logits_C = torch.tensor([0.5, -1.0, 2.0])
+    renderer, engine = Renderer(model.tokenizer, model.kind, model.context), toy_engine(model)
+    reading = objective.read(engine, renderer, ROWS[0], [logits_C])
+    assert reading.loss == pytest.approx(9 * cross_entropy(logits_C[None] / 3, torch.tensor([[0.02, 0.02, 0.96]])).item(), rel=1e-5)
+    assert reading.confidence == pytest.approx(logits_C.softmax(0).max().item())  # the answer is as sure as without it
+
+
+def test_label_words_have_no_temperature():
+    with pytest.raises(ConfigurationError, match="label words are learned as texts"):
+        Classification(labels=LABELS, temperature=2.0).resolve("decoder")

@@ -6,9 +6,14 @@ import pytest
 import torch
 
 from tunewright.core.narrator import Narrator
+from tunewright.data.rendering import Rendered, Renderer
+from tunewright.data.rows import TextRow
+from tunewright.engine.engine import Engine
+from tunewright.engine.probe import probe
 from tunewright.engine.settings import Cache
 from tunewright.methods.full import Full
 from tunewright.methods.selective import Selective
+from tunewright.objectives.masked_language_modeling import MaskedLanguageModeling
 from tunewright.run.keeping import keep_frozen
 from tunewright.testing.tiny import tiny
 from tunewright.testing.toy import toy_engine, toy_trees
@@ -47,3 +52,22 @@ def test_full_tuning_has_nothing_to_keep():
     engine = toy_engine(model, Full().attach(model, 0))
     assert keep_frozen(engine, Cache(), Plan(toy_trees(model, 2), 2, 100, 0, 1), ear) is None
     assert ear.heard == []
+
+
+def test_states_of_what_every_epoch_draws_anew_are_not_kept(tmp_path: Path):
+    model, ear = tiny("bert", own_head=True), Ear()
+    engine = Engine(model, Selective(last_blocks=1).attach(model, 0).parameters(), probe(model))
+    objective = MaskedLanguageModeling()
+    rows = [TextRow(text=f"text number {number}") for number in range(4)]
+    entries = objective.plant(rows, Renderer(model.tokenizer, model.kind, model.context))
+    plan = Plan([one.tree for one in entries if isinstance(one, Rendered)], batch_size=2, token_budget=64, seed=0, total=4)
+    frozen = keep_frozen(engine, Cache(when="at_once", folder=tmp_path), plan, ear)
+    assert frozen is not None
+    assert "every epoch hides other parts" in ear.heard[0]
+    # Lower blocks still run without a graph, and the loss is that of a network without a cut.
+    batch = engine.collate(plan.micro_batches(2)[0])
+    without = objective.loss(engine, batch).total.detach()
+    engine.prefix = frozen
+    within = objective.loss(engine, batch).total.detach()
+    assert float(within) == pytest.approx(float(without), rel=1e-6)
+    assert (frozen.counts.read, list(tmp_path.rglob("*.*"))) == (0, [])

@@ -146,7 +146,7 @@ def test_plain_text(described, tmp_path):
         tmp_path / "texts.jsonl", [{"text": f"{word} and {word} again, number {place}"} for place, word in enumerate("abcdefghij")]
     )
     found = finetune(described("gpt2", data, evaluation={"metrics": [], "written": 0}))
-    assert {measure.metric for measure in found.report.measures} == {"loss"}
+    assert {measure.metric for measure in found.report.measures} == {"loss", "perplexity"}
     with pytest.raises(ConfigurationError, match=r"'rouge1' compares answers, and these rows have none.*Monitor `loss`"):
         finetune(described("gpt2", data, name="other", training={"monitor": "rouge1"}))
 

@@ -60,7 +60,7 @@ def test_nothing_is_left_where_what_was_written_reads_back_as_something_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     place = adapter(tmp_path, "llama")
-    monkeypatch.setattr(merging, "load_folder", lambda folder: load_folder(tmp_path / "base"))
+    monkeypatch.setattr(merging, "load_folder", lambda folder, **asked: load_folder(tmp_path / "base", **asked))
     with pytest.raises(VerificationError, match="read back"):
         merge(str(place), tmp_path / "out")
     assert sorted(item.name for item in tmp_path.iterdir()) == ["adapter", "base"]

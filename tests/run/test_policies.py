@@ -96,6 +96,13 @@ def test_an_alarm_ends_the_run_and_stands_in_the_report(policy: Callable[..., Ru
     assert len(steps_of(folder)) < 6
 
 
+def test_that_no_answer_was_ever_right_stands_in_the_report(policy: Callable[..., Run]) -> None:
+    never = {"name": "string_check", "operation": "equals", "reference": "no answer is so long"}
+    _, report = finetune(policy("grpo", name="never", grader=never, training={"max_steps": 2}))
+    (warning,) = [one for one in report.warnings if "graded alike" in one]
+    assert warning.startswith("100% of the prompts had answers that were all graded alike (mean reward 0) by step 2, and nothing")
+
+
 @pytest.mark.parametrize(
     ("objective", "monitor", "said"),
     [

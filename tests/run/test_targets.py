@@ -13,6 +13,7 @@ from tunewright.data.rendering import Renderer, Rendering
 from tunewright.data.rows import LabelRow, PromptRow, Row, TextRow
 from tunewright.finetune import Run, finetune
 from tunewright.objectives.classification import Classification
+from tunewright.objectives.language_modeling import LanguageModeling
 from tunewright.objectives.sft import SFT
 from tunewright.run.targets import decided, look, objective_for, plant
 from tunewright.testing.tiny import tiny
@@ -31,7 +32,8 @@ def run(**settings: Any) -> Run:
 
 def test_the_rows_decide_the_objective():
     assert isinstance(objective_for(run(), dataset(LABELLED)), Classification)
-    assert isinstance(objective_for(run(), dataset([TextRow(text="x")])), SFT)
+    assert isinstance(objective_for(run(), dataset([TextRow(text="x")])), LanguageModeling)
+    assert isinstance(objective_for(run(), dataset([TextRow(text="x"), PromptRow(prompt="a", completion="b")])), SFT)
 
 
 def test_rows_that_cannot_serve_are_refused_by_shape():

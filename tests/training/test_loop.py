@@ -1,10 +1,12 @@
 """The loop: one sum whatever the cut, an order that depends on seed and epoch alone, a start at any step."""
 
+from dataclasses import dataclass, replace
+
 import pytest
 import torch
 
 from tunewright.core.errors import DivergedError
-from tunewright.data.forest import Tree
+from tunewright.data.forest import Segment, Tree
 from tunewright.engine.loss import Loss
 from tunewright.methods.lora import LoRA
 from tunewright.testing.tiny import tiny
@@ -147,3 +149,33 @@ def test_dropout_depends_on_the_place_in_the_step_and_not_on_what_was_computed_b
     assert once > 2
     assert drawn[:once] == drawn[once:]
     assert len(set(drawn)) == once
+
+
+@dataclass(frozen=True)
+class Drawn(Tree):
+    """A tree whose first token is what it was drawn from."""
+
+    @property
+    def varies(self) -> bool:
+        return True
+
+    def redrawn(self, seed: int) -> Tree:
+        (segment,) = self.segments
+        return Tree((replace(segment, tokens=(seed, *segment.tokens[1:])),))
+
+
+def test_what_is_drawn_depends_on_seed_epoch_and_tree_alone():
+    trees = [Drawn((Segment((0, row), row=row),)) for row in range(7)]
+
+    def draws(epoch: int, **changed) -> dict[int, int]:
+        plan = Plan(trees, **{"batch_size": 3, "token_budget": 4, "seed": 1, "total": 9, **changed})
+        steps = range(epoch * plan.per_epoch, (epoch + 1) * plan.per_epoch)
+        found = [tree for step in steps for batch in plan.micro_batches(step) for tree in batch]
+        return {tree.segments[0].row: tree.segments[0].tokens[0] for tree in found}
+
+    first = draws(0)
+    assert len(set(first.values())) == len(first) == 7
+    assert draws(0, token_budget=64) == draws(0, batch_size=7) == first  # however steps are cut
+    assert not set(first.values()) & (set(draws(1).values()) | set(draws(0, seed=2).values()))
+    plain = toy_trees(tiny("llama"), 3)
+    assert all(tree is plain[tree.segments[0].row] for batch in Plan(plain, 3, 99, 0, 1).micro_batches(0) for tree in batch)

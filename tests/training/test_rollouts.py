@@ -27,7 +27,7 @@ from tunewright.objectives.ppo import KL_WEIGHT, PPO
 from tunewright.testing.tiny import tiny
 from tunewright.training.around import Best
 from tunewright.training.loop import Pace, Plan, Step, fit
-from tunewright.training.rollouts import Desk, Rollouts, alarmed, facts_of, repeated, with_base
+from tunewright.training.rollouts import Desk, Rollouts, alarmed, facts_of, heard, repeated, with_base
 
 ROWS = [PromptRow(prompt=f"row {word}", completion="e", where=f"r:{word}") for word in ("one", "two", "three", "four", "five")]
 HAS_E = {"name": "string_check", "operation": "contains"}
@@ -229,6 +229,40 @@ def test_nothing_happens_while_all_is_well() -> None:
     rollouts, _ = bench()
     flat(rollouts, 0)
     assert [step.last for step in alarmed(steps_of(2), rollouts, Best("reward", True), pytest.fail)] == [False, False]
+
+
+def measured(count: int, constant: float, spread: float = 0.1) -> Iterator[Step]:
+    """Steps whose groups were graded alike in so many cases."""
+    for number in range(1, count + 1):
+        facts = {"constant_groups": constant, "reward_deviation": spread, "reward": 0.02}
+        yield Step(number, 0.0, 0.0, 0.0, 0.0, 0, 0, 0.0, last=number == count, facts=facts)
+
+
+@pytest.mark.parametrize(("count", "at"), [(3, 3), (8, 8), (30, 8)])
+def test_that_most_groups_teach_nothing_is_said_once(count: int, at: int) -> None:
+    said: list[str] = []
+    assert len(list(heard(measured(count, 0.75), True, said.append))) == count
+    (sentence,) = said
+    assert f"75% of the prompts had answers that were all graded alike (mean reward 0.02) by step {at}, and nothing" in sentence
+
+
+@pytest.mark.parametrize(
+    ("steps", "compares"),
+    [
+        (measured(30, 0.5), True),  # half of them are learned from
+        (measured(30, 1.0), False),  # alike within a group, and not between prompts: a critic learns from that
+        (steps_of(9), True),  # not drawn
+    ],
+)
+def test_grades_that_differ_are_nothing_to_speak_of(steps: Iterator[Step], compares: bool) -> None:
+    list(heard(steps, compares, pytest.fail))
+
+
+def test_without_comparison_all_grades_of_a_step_must_be_alike() -> None:
+    said: list[str] = []
+    list(heard(measured(9, 1.0, spread=0.0), False, said.append))
+    assert len(said) == 1
+    assert "100% of the steps had answers that were all graded alike" in said[0]
 
 
 def test_what_a_checkpoint_must_hold_stands_in_kept() -> None:

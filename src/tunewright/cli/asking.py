@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from tunewright.data.rows import Message, Row
     from tunewright.evaluation.opening import Opened
 
-CHAT_SHAPES = ("chat", "sharegpt", "openai_preference", "preference")
+CHAT_SHAPES = ("chat", "sharegpt", "openai_preference", "preference", "unpaired_preference", "ranking", "rating")
 
 
 @dataclass

@@ -46,7 +46,7 @@ def first_rows(dataset: Dataset) -> list[Row]:
     if not dataset.findings.parts:
         return dataset.train[:ROWS_SHOWN]
     rows = [*dataset.train, *dataset.test]
-    return [next(row for row in rows if row.metadata["task"] == name) for name in dataset.findings.parts]
+    return [next(row for row in rows if row.metadata.get("task") == name) for name in dataset.findings.parts]
 
 
 def _origin(row: Row) -> str:

@@ -36,11 +36,12 @@ def label(
     """
     from tunewright.run.labelling import label as label_rows
 
-    found = label_rows(data, functions, out, gold=gold, columns=_columns(columns))
+    found = label_rows(data, functions, out, gold=gold, columns=columns_of(columns))
     return Outcome(found.as_dict(), _page(found))
 
 
-def _columns(text: str) -> dict[str, str]:
+def columns_of(text: str) -> dict[str, str]:
+    """The columns that `--columns` names, and the fields that they are. Raises `ConfigurationError`: it is no such mapping."""
     from tunewright.core.configuration import parse_yaml
     from tunewright.core.errors import ConfigurationError
 

@@ -54,7 +54,7 @@ def _closing(folder: str, subject: Subject) -> RenderableType:
 def next_commands(folder: str, subject: Subject) -> list[tuple[str, str]]:
     """What can be done with a finished run, as (purpose, command)."""
     name = f"'{folder}'" if " " in folder else folder
-    if subject.task == "reward":
+    if subject.task == "reward" or not subject.writes:
         found = []
     elif subject.task not in ("generation", "text", "preference"):
         asked = '{"question": "...", "context": "..."}' if subject.task == "question_answering" else "your text"

@@ -38,6 +38,7 @@ VERBS = {
     "Look first": {
         "check": "Read the data and say what was found; with --base also what would be learned.",
         "label": "Label rows by rules that vote (patterns, keywords, Python), and say what each rule is worth.",
+        "rank": "Compare answers by hand, in the terminal or a browser; what you prefer becomes pairs to tune on.",
         "estimate": "Say what a run would cost (memory, tokens, time), leaving nothing behind.",
         "show": "Show a run, a base, what is learned of rows, or what a method does.",
         "list": "List runs, methods, objectives, metrics, shapes of rows, and bases.",
@@ -46,6 +47,7 @@ VERBS = {
     "Use": {
         "evaluate": "Measure a model on rows: every metric with its interval.",
         "generate": "Answer prompts: with text, or, for a classifier, with a label.",
+        "answer": "Write a model's or a server's answers to a file of questions, for a student to learn.",
         "chat": "Talk with a model; also through a pipe.",
     },
     "Installation": {"selftest": "Check that the promises hold on this machine."},

@@ -74,6 +74,8 @@ def _translated(kind: type[BaseModel], detail: ErrorDetails, where: str) -> Tune
 
 
 def _reason(detail: ErrorDetails) -> str:
+    if detail["type"] == "too_short":
+        return f"should hold at least {detail.get('ctx', {}).get('min_length', 1)}"
     message = detail["msg"].removeprefix("Input ")
     return message[0].lower() + message[1:] if message else "is not valid"
 

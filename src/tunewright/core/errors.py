@@ -128,6 +128,10 @@ class GraderError(WorkError, ValueError):
     """A grader raised, hung or gave what is no number for an answer; the run keeps what it has learned so far."""
 
 
+class EndpointError(WorkError, ConnectionError):
+    """A server that was to answer is down, out of reach, or refuses every request; answers that came in before are kept."""
+
+
 class StorageError(WorkError, OSError):
     """A file could not be written or read back: disk full, permission lost, device error."""
 

@@ -16,10 +16,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from tunewright.core.configuration import parse_yaml
 from tunewright.core.errors import RunFolderError
 from tunewright.core.storage import read_json, write_json, write_text
 
 LEAST_FREE = 20_000_000  # bytes; less than this and not even logs are safe
+MERGED = "tunewright.yaml"
+"""In the folder of a merged model: how it was tuned, so that it goes on rendering prompts and naming labels in the same way."""
 
 
 class RunFolder:
@@ -197,3 +200,15 @@ def existing(path: Path, leads: bool = True) -> RunFolder:
     beside = path.parent if path.parent.is_dir() else Path()
     known = sorted(str(item.parent) for item in beside.glob("*/run.yaml"))
     raise RunFolderError("is not a run folder (it has no run.yaml)", where=str(path), allowed=known, given=str(path))
+
+
+def settings_of(name: str) -> dict[str, Any]:
+    """The resolved settings of the run in the folder `name`, or those that a merged model was tuned with; empty without either.
+
+    Raises:
+        ConfigurationError: the file is no run file.
+    """
+    for path in (Path(name) / "run.yaml", Path(name) / MERGED):
+        if path.is_file():
+            return parse_yaml(path.read_text(encoding="utf-8"), str(path))
+    return {}

@@ -66,6 +66,15 @@ class Tree:
                 raise ValueError(f"segment {index} of a tree is of tuning {segment.tuning}, its root of {self.segments[0].tuning}")
 
     @property
+    def varies(self) -> bool:
+        """Whether a part of it is drawn, so that each epoch learns from another tree of the same size."""
+        return False
+
+    def redrawn(self, seed: int) -> Tree:
+        """The tree with what is drawn in it drawn from `seed`; one in which nothing is drawn stays as it is."""
+        return self
+
+    @property
     def tuning(self) -> int:
         """The tuning of a bank that owns the tree."""
         return self.segments[0].tuning

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tunewright.core.storage import write_text
-from tunewright.data.rows import ChatRow, PreferenceRow, Row
+from tunewright.data.rows import ChatRow, JudgedRow, PreferenceRow, RankingRow, Row
 
 EXAMPLES = 5  # shown of each kind
 
@@ -150,7 +150,15 @@ def remarks(rows: Sequence[Row]) -> list[str]:
         "same_twice": "have two user messages or two answers in a row, which some chat templates refuse",
         "late_system": "have a system message that is not the first, which some chat templates refuse",
     }
-    return [f"{_rows(found[name])} {sentence}" for name, sentence in sentences.items() if found[name]]
+    return [f"{_rows(found[name])} {sentence}" for name, sentence in sentences.items() if found[name]] + _one_sided(rows)
+
+
+def _one_sided(rows: Sequence[Row]) -> list[str]:
+    judged = {row.label for row in rows if isinstance(row, JudgedRow)}
+    if len(judged) != 1:
+        return []
+    known, other = ("desirable", "undesirable") if judged == {True} else ("undesirable", "desirable")
+    return [f"every answer was found {known}: without {other} ones there is nothing that it is told apart from"]
 
 
 def _rows(count: int) -> str:
@@ -158,7 +166,7 @@ def _rows(count: int) -> str:
 
 
 def _chat_remarks(row: Row) -> Iterable[str]:
-    if not isinstance(row, ChatRow | PreferenceRow):
+    if not isinstance(row, ChatRow | PreferenceRow | JudgedRow | RankingRow):
         return
     roles = [message.role for message in row.messages]
     if isinstance(row, ChatRow) and roles[-1] != "assistant":

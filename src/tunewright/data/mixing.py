@@ -11,7 +11,8 @@ Learners", arXiv 2109.01652.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -23,10 +24,10 @@ from tunewright.core.seeds import derive
 from tunewright.core.units import share_text
 from tunewright.data.cleaning import folded
 from tunewright.data.ledger import EXAMPLES, Drop, Findings, Ledger, lengths
-from tunewright.data.rows import ChatRow, PromptRow, Row
+from tunewright.data.rows import ChatRow, PromptRow, Row, TextRow
 from tunewright.data.templates.dressing import Dressing, Prompting, dressed, of_task
 
-TOGETHER = {PromptRow.shape, ChatRow.shape}  # rows that one objective learns side by side
+TOGETHER = {PromptRow.shape, ChatRow.shape, TextRow.shape}  # rows that one objective learns side by side
 LEAK = "in_the_test_of_another_part"
 
 
@@ -109,6 +110,16 @@ class Mixture(Strict):
 def as_mixture(value: Any) -> Any:
     """A list alone is the parts of a mixture."""
     return {"parts": value} if isinstance(value, list | tuple) else value
+
+
+@contextmanager
+def about(what: str) -> Iterator[None]:
+    """Inside, an error about data says which of several sets it is about."""
+    try:
+        yield
+    except (DataError, ConfigurationError) as error:
+        problem = f"{error.problem} ({what})"
+        raise type(error)(problem, where=error.where, allowed=error.allowed, given=error.given, hint=error.hint) from None
 
 
 class Reading(NamedTuple):
@@ -208,6 +219,11 @@ def in_turn(parts: Sequence[Sequence[Row]]) -> list[Row]:
     return [row for rows in itertools.zip_longest(*parts) for row in rows if row is not None]
 
 
+def telling(rows: Sequence[Row]) -> Row:
+    """The row that says what is learned: the first one that is more than plain text, where there is one."""
+    return next((row for row in rows if not isinstance(row, TextRow)), rows[0])
+
+
 def _ready(reading: Reading, seed: int) -> Dressing | None:
     if reading.part.template is None:
         return None
@@ -285,7 +301,7 @@ def _findings(
     parts = {table.name: _facts(table, wanted, splits) for table in tables}
     said = [_sentence(name, facts) for name, facts in parts.items()]
     return Findings(
-        shape=splits["train"][0].shape,
+        shape=telling(splits["train"]).shape,
         why=f"a mixture of {len(tables)} parts ({', '.join(findings)})",
         read={f"{name} {role}": count for name, one in findings.items() for role, count in one.read.items()},
         kept={split: len(rows) for split, rows in splits.items()},

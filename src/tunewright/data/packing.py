@@ -132,11 +132,13 @@ def deal(costs: Sequence[float], world: int) -> list[list[int]]:
     return [sorted(mine) for mine in dealt]
 
 
-def steps(trees: Sequence[Tree], *, batch_size: int, token_budget: int, seed: int, epoch: int) -> list[list[list[int]]]:
+def steps(
+    trees: Sequence[Tree], *, batch_size: int, token_budget: int, seed: int, epoch: int, order: Sequence[int] | None = None
+) -> list[list[list[int]]]:
     """The plan of one epoch: optimizer steps, each a list of micro-batches, each a list of indexes into `trees`.
 
-    The order of the epoch is drawn from (seed, epoch). `batch_size` consecutive trees make one step; the last step may be smaller
-    and is kept.
+    The order of the epoch is drawn from (seed, epoch), unless it is given. `batch_size` consecutive trees make one step; the last
+    step may be smaller and is kept.
 
     Args:
         trees: everything that is trained on, in the order of the rows.
@@ -144,18 +146,22 @@ def steps(trees: Sequence[Tree], *, batch_size: int, token_budget: int, seed: in
         token_budget: tokens a micro-batch.
         seed: the seed of the run.
         epoch: counted from 0.
+        order: every index once, in the order of the epoch.
 
     Raises:
         ConfigurationError: `batch_size` or `token_budget` is below 1.
     """
-    return plan([cost(tree) for tree in trees], batch_size=batch_size, token_budget=token_budget, seed=seed, epoch=epoch)
+    costs = [cost(tree) for tree in trees]
+    return plan(costs, batch_size=batch_size, token_budget=token_budget, seed=seed, epoch=epoch, order=order)
 
 
-def plan(costs: Sequence[Cost], *, batch_size: int, token_budget: int, seed: int, epoch: int) -> list[list[list[int]]]:
+def plan(
+    costs: Sequence[Cost], *, batch_size: int, token_budget: int, seed: int, epoch: int, order: Sequence[int] | None = None
+) -> list[list[list[int]]]:
     """`steps` for costs that are already known: they are the same in every epoch."""
     _positive("batch_size", batch_size)
     _positive("token_budget", token_budget)
-    order = shuffled(len(costs), seed, "order", epoch)
+    order = shuffled(len(costs), seed, "order", epoch) if order is None else order
     epoch_steps = []
     for start in range(0, len(order), batch_size):
         members = order[start : start + batch_size]

@@ -17,8 +17,10 @@ from tunewright.core.configuration import Strict, build
 from tunewright.core.errors import ConfigurationError, DataError, listed
 from tunewright.data.cleaning import Action, Cleaned, Pool, check_actions, clean
 from tunewright.data.ledger import Findings, Ledger, labels, lengths, remarks
-from tunewright.data.mixing import Mixture, Part, Reading, as_mixture, as_prompting, blend
-from tunewright.data.rows import LabelsRow, PromptRow, Row
+from tunewright.data.mixing import Mixture, Part, Reading, about, as_mixture, as_prompting, blend
+from tunewright.data.pairing import Pairing, as_pairing, as_pairs
+from tunewright.data.replay import Replay, as_replay, with_replay
+from tunewright.data.rows import LabelsRow, PromptRow, RankingRow, Row, labels_of
 from tunewright.data.shapes import room as shapes
 from tunewright.data.shapes._records import Settings, Table, read_table
 from tunewright.data.sources import Record, records, source_for
@@ -39,6 +41,9 @@ class DataConfig(Strict):
             given where there is a mixture.
         mixture: several sets learned together: a list of parts, or a mapping with `parts`.
         template: how rows become prompts in several wordings: a name, a file, or a mapping with `name`.
+        pairs: how rankings and ratings become preference pairs, once rows are split: `all`, `best_worst` or `neighbours`, or a
+            mapping with `take` and `least_difference`.
+        replay: general text that is learned beside, so that it is not forgotten: a file, or a mapping with `train` and `share`.
         validation: rows that decide when training stops; split off `train` when not given.
         test: rows that are measured once, at the end; split off `train` when not given.
         shape: what the columns mean, where detection is wrong ("chat", "prompt_completion", ...).
@@ -55,6 +60,8 @@ class DataConfig(Strict):
     train: Place | None = None
     mixture: Annotated[Mixture | None, BeforeValidator(as_mixture)] = None
     template: Annotated[Prompting | None, BeforeValidator(as_prompting)] = None
+    pairs: Annotated[Pairing | None, BeforeValidator(as_pairing)] = None
+    replay: Annotated[Replay | None, BeforeValidator(as_replay)] = None
     validation: Place | None = None
     test: Place | None = None
     shape: str | None = None
@@ -137,10 +144,13 @@ def read(config: DataConfig, seed: int) -> Dataset:
         ConfigurationError: a shape, column, template or filter that is not there was named.
     """
     if config.mixture is not None:
-        splits, ledger, findings = blend(config.mixture, [_part(config, part, seed) for part in config.mixture.parts], seed)
-        return Dataset(**splits, shape=findings.shape, ledger=ledger, findings=findings)
-    found = _as_held(config, seed)
-    return found if config.template is None else _as_prompts(found, config.template, seed)
+        found = _as_dataset(blend(config.mixture, [_part(config, part, seed) for part in config.mixture.parts], seed))
+    else:
+        found = _as_held(config, seed)
+        found = found if config.template is None else _as_prompts(found, config.template, seed)
+    if config.pairs is not None:
+        found = _as_dataset(as_pairs(found.splits(), config.pairs, found.ledger, found.findings))
+    return found if config.replay is None else _replayed(config, config.replay, found, seed)
 
 
 def _as_held(config: DataConfig, seed: int) -> Dataset:
@@ -155,9 +165,8 @@ def _as_held(config: DataConfig, seed: int) -> Dataset:
     splits = _splits(cleaned, config, seed)
     _check_labels(splits)
     ledger, findings = _account(tables, cleaned, splits)
-    notes = findings.notes + _split_notes(
-        cleaned.pool, splits, [role for role, rows in splits.items() if role not in tables and rows]
-    )
+    made = [role for role, rows in splits.items() if role not in tables and rows]
+    notes = findings.notes + _split_notes(cleaned.pool, splits, made)
     return Dataset(**splits, shape=findings.shape, ledger=ledger, findings=replace(findings, notes=notes))
 
 
@@ -174,22 +183,34 @@ def _as_prompts(found: Dataset, template: Prompting, seed: int) -> Dataset:
     return Dataset(**splits, shape=PromptRow.shape, ledger=found.ledger, findings=findings)
 
 
+def _replayed(config: DataConfig, replay: Replay, found: Dataset, seed: int) -> Dataset:
+    with about("the general rows of `replay`"):
+        held = _as_held(build(DataConfig, _of_all_sets(config) | replay.as_set()), seed)
+    return _as_dataset(with_replay(found, held, replay, seed))
+
+
+def _as_dataset(found: tuple[Mapping[str, list[Row]], Ledger, Findings]) -> Dataset:
+    splits, ledger, findings = found
+    return Dataset(**splits, shape=findings.shape, ledger=ledger, findings=findings)
+
+
+def _of_all_sets(config: DataConfig) -> dict[str, Any]:
+    """The settings that hold for every set that is read, whatever it is for."""
+    own = (*OF_ONE_SET, "mixture", "pairs", "replay")
+    return {name: getattr(config, name) for name in DataConfig.model_fields if name not in own}
+
+
 def _part(config: DataConfig, part: Part, seed: int) -> Reading:
     """One part of a mixture, read and split like a set of its own; one that is held out has test rows only, and its examples."""
     shots = part.template.shots if part.template is not None else 0
-    settings = {name: getattr(config, name) for name in DataConfig.model_fields if name not in (*OF_ONE_SET, "mixture")}
-    settings |= {name: getattr(part, name) for name in OF_ONE_SET}
-    try:
+    settings = _of_all_sets(config) | {name: getattr(part, name) for name in OF_ONE_SET}
+    with about(f"the part '{part.name}'"):
+        apart = True
         if part.held_out:
             source, path = source_for(part.train)
-            apart = shots or part.test is not None or "test" in source.splits(path)
+            apart = bool(shots) or part.test is not None or "test" in source.splits(path)
             settings |= {"validation_share": 0.0, "test_share": config.test_share if apart else 0.0}
-        else:
-            apart = True
         found = _as_held(build(DataConfig, settings), seed)
-    except (DataError, ConfigurationError) as error:
-        problem = f"{error.problem} (the part '{part.name}')"
-        raise type(error)(problem, where=error.where, allowed=error.allowed, given=error.given, hint=error.hint) from None
     splits = found.splits()
     if part.held_out:
         splits = {"train": splits["train"] if shots else [], "validation": [], "test": splits["test" if apart else "train"]}
@@ -222,20 +243,24 @@ def read_rows(
 
 
 def read_like(place: Place, settings: Mapping[str, Any]) -> Loaded:
-    """One file, read as a run has read its own: shape, columns and template are those of `settings`, the run's resolved ones.
+    """One file, read as a run has read its own: shape, columns, template and pairs are those of its resolved `settings`.
 
     Raises:
         DataError, ConfigurationError: as `read_rows`.
     """
     data = settings.get("data", {})
     template = None if data.get("template") is None else build(Prompting, data["template"], "data.template")
-    return read_rows(place, data.get("shape"), data.get("columns"), template, settings.get("seed", 0))
+    found = read_rows(place, data.get("shape"), data.get("columns"), template, settings.get("seed", 0))
+    if data.get("pairs") is None or not (found.rows and isinstance(found.rows[0], RankingRow)):
+        return found
+    pairing = build(Pairing, data["pairs"], "data.pairs")
+    splits, ledger, findings = as_pairs({"test": found.rows}, pairing, found.ledger, found.findings)
+    return Loaded(splits["test"], ledger, findings)
 
 
 def _loaded_prompts(loaded: Loaded, template: Prompting, table: Table, place: Place, seed: int) -> Loaded:
     _takes(template, table, place)
-    bare = template.model_copy(update={"shots": 0})
-    rows = dressed(loaded.rows, Dressing(bare, loaded.rows, (), seed), learned=False)
+    rows = dressed(loaded.rows, Dressing(template.model_copy(update={"shots": 0}), loaded.rows, (), seed), learned=False)
     findings = replace(loaded.findings, shape=PromptRow.shape, lengths=lengths({"test": rows}))
     if template.shots:
         findings.notes.append(f"measured without the {template.shots} examples that stood in front of every prompt in training")
@@ -321,8 +346,8 @@ def _check_labels(splits: Mapping[str, Sequence[Row]]) -> None:
     train = [row for row in splits["train"] if row.classes()]
     if not train:
         return
-    known = {label for row in train for label in row.classes()}
-    everywhere = {label for rows in splits.values() for row in rows for label in row.classes()}
+    known = {label for row in train for label in labels_of(row)}
+    everywhere = {label for rows in splits.values() for row in rows for label in labels_of(row)}
     # Of labels that may hold or not, one is enough.
     if len(everywhere) == 1 and not isinstance(train[0], LabelsRow):
         hint = "Classification needs two. Is the right column read as the label?"
@@ -359,9 +384,8 @@ def _account(tables: Mapping[str, Table], cleaned: Cleaned, splits: Mapping[str,
 
 
 def _split_notes(pool: Pool, splits: Mapping[str, Sequence[Row]], made: Sequence[str]) -> list[str]:
-    notes = []
-    if made:
-        notes.append(f"split off the training rows: {', '.join(f'{role} ({len(splits[role])} rows)' for role in made)}")
+    parts = ", ".join(f"{role} ({len(splits[role])} rows)" for role in made)
+    notes = [f"split off the training rows: {parts}"] if made else []
     if pool.instructions:
         text = min(pool.instructions)
         notes.append(f"many rows share one input ('{text[:60]}'): they are told apart by their answers")

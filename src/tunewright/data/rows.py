@@ -232,10 +232,73 @@ class PreferenceRow(Row):
     shape: ClassVar[str] = "preference"
 
     def input_text(self) -> str:
-        return "\n".join(f"{message.role}: {message.content}" for message in self.messages)
+        return _spoken(self.messages)
 
     def target_text(self) -> str:
         return self.chosen
+
+
+@dataclass(frozen=True, kw_only=True)
+class JudgedRow(Row):
+    """A conversation so far with one answer, and whether somebody found it desirable (`label`)."""
+
+    messages: tuple[Message, ...]
+    completion: str
+    label: bool
+    tools: tuple[dict[str, Any], ...] = ()
+    shape: ClassVar[str] = "unpaired_preference"
+
+    def input_text(self) -> str:
+        return _spoken(self.messages)
+
+    def target_text(self) -> str:
+        return judged_text(self.completion, self.label)
+
+    def has_answer(self) -> bool:
+        return bool(self.completion.strip())
+
+
+@dataclass(frozen=True, kw_only=True)
+class RankingRow(Row):
+    """A conversation so far with several answers, the best one first."""
+
+    messages: tuple[Message, ...]
+    answers: tuple[str, ...]
+    tools: tuple[dict[str, Any], ...] = ()
+    shape: ClassVar[str] = "ranking"
+
+    def input_text(self) -> str:
+        return _spoken(self.messages)
+
+    def target_text(self) -> str:
+        return order_text(self.answers)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RatingRow(RankingRow):
+    """A ranking whose answers were given numbers: `scores`, falling, one for each answer. Some of them may be equal, not all."""
+
+    scores: tuple[float, ...]
+    shape: ClassVar[str] = "rating"
+
+
+def _spoken(messages: Iterable[Message]) -> str:
+    return "\n".join(f"{message.role}: {message.content}" for message in messages)
+
+
+def judged_text(completion: str, label: bool) -> str:
+    """What somebody found an answer, as text: "desirable: ..." or "undesirable: ..."."""
+    return f"{'desirable' if label else 'undesirable'}: {completion}"
+
+
+def order_text(answers: Iterable[str]) -> str:
+    """Answers in an order, the best one first, as text that can be taken apart again: a JSON list."""
+    return json.dumps(list(answers), ensure_ascii=False)
+
+
+def labels_of(row: Row) -> tuple[str, ...]:
+    """The labels that a row teaches something of, if only that they are improbable."""
+    return tuple(row.distribution) if isinstance(row, SoftLabelRow) else row.classes()
 
 
 def labels_text(labels: Iterable[str]) -> str:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from tunewright.core.errors import DataError
 from tunewright.core.seeds import derive
 from tunewright.data.cleaning import Pool
-from tunewright.data.rows import LabelRow, LabelsRow, Row
+from tunewright.data.rows import JudgedRow, LabelRow, LabelsRow, Row
 
 FEWEST = 10  # rows below which a share of them measures nothing
 
@@ -91,8 +91,8 @@ def _strata(pool: Pool) -> list[str]:
     sets = Counter(row.target_text() for row in pool.rows if isinstance(row, LabelsRow))
     # A set that few rows have would leave all of them in train; such rows are drawn from one pot.
     return [
-        row.label
-        if isinstance(row, LabelRow)
+        str(row.label)
+        if isinstance(row, LabelRow | JudgedRow)
         else row.target_text()
         if isinstance(row, LabelsRow) and sets[row.target_text()] >= FEWEST
         else ""

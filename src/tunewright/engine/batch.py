@@ -50,6 +50,7 @@ class Batch:
         tuning_S: the tuning of a bank that owns each segment; lanes: the flat positions of each tuning, in order.
         tuning: the tuning whose targets and labels these are; None where they are everybody's.
         places: where each position (of the encoder's side, where there is one) stands in its prompt; None where nobody asks.
+        trees: what the batch was made of, in the order of its targets: another model lays them out in its own way.
     """
 
     tokens_BT: Tensor
@@ -72,6 +73,7 @@ class Batch:
     source_BT: Tensor | None = None
     source_mask_BT: Tensor | None = None
     places: Places | None = None
+    trees: tuple[Tree, ...] = ()
 
     @property
     def tokens(self) -> int:

@@ -11,6 +11,7 @@ import contextlib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from typing import Literal, NamedTuple
 
 import torch
@@ -24,6 +25,7 @@ from tunewright.data.forest import Tree
 from tunewright.engine import batch as layouts
 from tunewright.engine import places as standing
 from tunewright.engine.batch import Batch
+from tunewright.engine.beside import Beside
 from tunewright.engine.head import language_head
 from tunewright.engine.loss import Loss, weighted_cross_entropy
 from tunewright.engine.members import Accumulated, Member
@@ -86,6 +88,7 @@ class Engine:
         self.members: dict[int, Member] = {0: Member(dict(parameters or {}), head=head)}
         self.narrow = Narrow(model)
         self.prefix: FrozenPrefix | None = None
+        self.beside: Mapping[str, Beside] = {}
         self._shared: tuple[Batch, dict[bool, Tensor]] | None = None
         self.language_head = language_head(model.network) if probed.own_head and model.kind == "decoder" else None
         self.device = next(model.network.parameters()).device
@@ -169,6 +172,7 @@ class Engine:
             batch = layouts.padded(trees, pad, begins)
         else:
             batch = layouts.sequence_to_sequence(trees, pad, start_of(self.model), begins)
+        batch = replace(batch, trees=tuple(trees))
         return (standing.placed(batch, trees, edges) if edges else batch).to(self.device)
 
     def autocast(self) -> AbstractContextManager[object]:
@@ -251,13 +255,13 @@ class Engine:
                 output = network(input_ids=batch.tokens_BT, attention_mask=batch.mask_BT, use_cache=False)
         return output.logits.flatten(0, 1)[batch.rows_N]
 
-    def language_loss(self, batch: Batch) -> Loss:
-        """The weighted cross-entropy at the batch's targets."""
+    def language_loss(self, batch: Batch, smoothing: float = 0.0) -> Loss:
+        """The weighted cross-entropy at the batch's targets, with the share `smoothing` of every target spread over all tokens."""
         with self.autocast():
             if batch.source_BT is not None or self.language_head is None:
-                return weighted_cross_entropy(self.target_logits(batch), batch.targets_N, batch.weights_N)
+                return weighted_cross_entropy(self.target_logits(batch), batch.targets_N, batch.weights_N, smoothing)
             hidden_ND = self.hidden_at(batch, batch.rows_N)
-            return self.language_head.cross_entropy(hidden_ND, batch.targets_N, batch.weights_N)
+            return self.language_head.cross_entropy(hidden_ND, batch.targets_N, batch.weights_N, smoothing)
 
     def label_logits(self, batch: Batch) -> Tensor:
         """What the task head gives, float32: [S, C] of a head on segments; [U, C] of one on tokens, for segments' own tokens."""

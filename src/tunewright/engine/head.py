@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import PretrainedConfig, PreTrainedModel
 
-from tunewright.engine.loss import Loss, Shape, chunk_rows, chunks, linear_cross_entropy
+from tunewright.engine.loss import Learned, Loss, Shape, chunk_rows, chunks, smoothed_cross_entropy, weighted_cross_entropy
 from tunewright.engine.scores import TokenScores, joined, linear_token_scores, token_scores_of_logits
 
 
@@ -35,13 +35,27 @@ class LanguageHead:
         """[N, V] logits; the caller keeps N small."""
         return Shape(self.scale, self.cap).apply(self.linear(hidden_ND))
 
-    def cross_entropy(self, hidden_ND: Tensor, targets_N: Tensor, weights_N: Tensor) -> Loss:
-        """The weighted cross-entropy at N hidden states, in chunks."""
-        plain = self._plain()
+    def cross_entropy(self, hidden_ND: Tensor, targets_N: Tensor, weights_N: Tensor, smoothing: float = 0.0) -> Loss:
+        """The weighted cross-entropy at N hidden states, in chunks, with the share `smoothing` of every target spread over all."""
+        plain = self.plain()
         if plain is not None:
-            return linear_cross_entropy(hidden_ND, plain.weight, plain.bias, targets_N, weights_N, Shape(self.scale, self.cap))
+            learned = Learned(targets_N, weights_N, smoothing)
+            return smoothed_cross_entropy(hidden_ND, plain.weight, plain.bias, learned, Shape(self.scale, self.cap))
+        if smoothing:
+            return self._smoothed(hidden_ND, Learned(targets_N, weights_N, smoothing))
         scores = self.token_scores(hidden_ND, targets_N)
         return Loss(-(scores.log_probability_N * weights_N).sum(), weights_N.sum())
+
+    def _smoothed(self, hidden_ND: Tensor, learned: Learned) -> Loss:
+        """The same where the head is not one plain product: its logits are made again chunk by chunk in the backward pass."""
+
+        def total(part_ND: Tensor, part: slice) -> Tensor:
+            logits_NV = self.logits(part_ND)
+            return weighted_cross_entropy(logits_NV, learned.targets_N[part], learned.weights_N[part], learned.smoothing).total
+
+        step = chunk_rows(self.linear(hidden_ND[:1]).shape[-1])
+        sums = [checkpoint(total, hidden_ND[part], part, use_reentrant=False) for part in chunks(len(hidden_ND), step)]
+        return Loss(torch.stack(sums).sum(), learned.weights_N.sum())
 
     def token_scores(
         self, hidden_ND: Tensor, targets_N: Tensor, *, entropy: bool = False, top1: bool = False, temperature: float = 1.0
@@ -54,7 +68,7 @@ class LanguageHead:
             entropy, top1: whether to find them too; an entropy costs two more passes over the logits.
             temperature: what the logits are divided by.
         """
-        plain = self._plain()
+        plain = self.plain()
         if plain is not None:
             shape = Shape(self.scale, self.cap, temperature)
             return linear_token_scores(hidden_ND, plain.weight, plain.bias, targets_N, shape, (entropy, top1))
@@ -74,7 +88,7 @@ class LanguageHead:
         """Log p(target) in float32, one for each of N, in chunks; no gradients."""
         return self.token_scores(hidden_ND, targets_N).log_probability_N
 
-    def _plain(self) -> nn.Linear | None:
+    def plain(self) -> nn.Linear | None:
         """The linear layer, where calling it would be one product with its weight and nothing else."""
         changed = "forward" in vars(self.linear) or self.linear._forward_hooks or self.linear._forward_pre_hooks
         return self.linear if type(self.linear) is nn.Linear and not changed else None

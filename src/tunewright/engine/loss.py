@@ -1,6 +1,7 @@
 """Cross-entropy at the targets, without ever building `[tokens, vocabulary]` whole.
 
 For targets n with weights w_n:  total = sum_n w_n * (logsumexp(l_n) - l_n[y_n]),  count = sum_n w_n,  l_n = shape(W h_n + b).
+With label smoothing e, l_n[y_n] becomes (1 - e) l_n[y_n] + e mean_v l_n[v] (Szegedy et al., arXiv 1512.00567, section 7).
 The gradients are made in the forward pass, chunk by chunk (as in Liger and torchtune's chunked loss), so each chunk's logits
 live only while they are used: two matrix products for a frozen head, three for a trained one, and no recomputation. This is also
 the fastest way where everything would fit, so there is no other: a chunk is walked through in blocks of rows that stay in the CPU's
@@ -122,6 +123,14 @@ def subtract_one_hot(slope_NV: Tensor, targets_N1: Tensor) -> None:
     slope_NV.scatter_add_(1, targets_N1, torch.full_like(targets_N1, -1, dtype=slope_NV.dtype))
 
 
+class Learned(NamedTuple):
+    """What a head is to say at N places: token ids, float32 weights, and the share of label smoothing."""
+
+    targets_N: Tensor
+    weights_N: Tensor
+    smoothing: float = 0.0
+
+
 class Gradients:
     """Adds up d/d hidden, d/d weight and d/d bias of a linear head, chunk by chunk; what nobody needs stays None.
 
@@ -174,9 +183,10 @@ class _LinearCrossEntropy(torch.autograd.Function):
         hidden_ND: Tensor,
         weight_VD: Tensor,
         bias_V: Tensor | None,
-        goal: tuple[Tensor, Tensor, Shape],
+        learned: Learned,
+        shape: Shape,
     ) -> Tensor:
-        targets_N, weights_N, shape = goal
+        targets_N, weights_N, smoothing = learned
         low = product_dtype(hidden_ND)
         with torch.autocast(hidden_ND.device.type, enabled=False):
             own_ND, own_VD = hidden_ND.to(low), weight_VD.to(low)
@@ -185,7 +195,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
             total = hidden_ND.new_zeros((), dtype=torch.promote_types(low, torch.float32))
             for part in chunks(len(hidden_ND), chunk_rows(len(weight_VD))):
                 z_NV = multiply(own_ND[part], own_VD.T)
-                total -= (to_slopes(z_NV, bias_V, targets_N[part], shape) * weights_N[part]).sum()
+                total -= (to_slopes(z_NV, bias_V, targets_N[part], shape, smoothing) * weights_N[part]).sum()
                 if any(needed):
                     made.add(part, z_NV, own_ND[part], own_VD)
         context.gradients = made.done()
@@ -195,11 +205,14 @@ class _LinearCrossEntropy(torch.autograd.Function):
     @once_differentiable
     def backward(context: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         scaled = (None if gradient is None else gradient * grad.to(gradient.dtype) for gradient in context.gradients)
-        return (*scaled, None)
+        return (*scaled, None, None)
 
 
-def to_slopes(z_NV: Tensor, bias_V: Tensor | None, targets_N: Tensor, shape: Shape) -> Tensor:
-    """Write -d log p(target) / d z (without the shape's slope) over z; returns log p(target), [N]."""
+def to_slopes(z_NV: Tensor, bias_V: Tensor | None, targets_N: Tensor, shape: Shape, smoothing: float = 0.0) -> Tensor:
+    """Write -d log p(target) / d z (without the shape's slope) over z; returns log p(target), [N].
+
+    With smoothing e, log p(target) is (1 - e) log p(target) + e mean_v log p(v).
+    """
     work = torch.promote_types(z_NV.dtype, torch.float32)
     found, scratch = [], None
     for rows in blocks(z_NV):
@@ -207,7 +220,13 @@ def to_slopes(z_NV: Tensor, bias_V: Tensor | None, targets_N: Tensor, shape: Sha
         block_NV = z_NV[rows].to(work) if bias_V is None else z_NV[rows].to(work) + bias_V
         logits_NV, bend_NV = shape.bent(block_NV)
         scratch = torch.empty_like(logits_NV) if scratch is None else scratch[: len(logits_NV)]
-        found.append(softmax_of(logits_NV, index_N1, scratch).log_probability_N)
+        peaks = softmax_of(logits_NV, index_N1, scratch)
+        found.append(peaks.log_probability_N)
+        if smoothing:
+            # By how much the mean of all log p is above the target's, and the slope of that.
+            found[-1] += smoothing * (logits_NV.mean(dim=1) - peaks.target_N)
+            scratch -= smoothing / logits_NV.shape[1]
+            scratch.scatter_add_(1, index_N1, torch.full_like(index_N1, smoothing, dtype=scratch.dtype))
         # Before the digits are cut: in bfloat16 a probability near 1 would lose its distance from 1.
         subtract_one_hot(scratch, index_N1)
         z_NV[rows] = scratch if bend_NV is None else scratch.mul_(bend_NV)
@@ -225,9 +244,16 @@ def linear_cross_entropy(
         targets_N: token ids; weights_N: float32 weights.
         shape: what the family does to the logits.
     """
+    return smoothed_cross_entropy(hidden_ND, weight_VD, bias_V, Learned(targets_N, weights_N), shape)
+
+
+def smoothed_cross_entropy(
+    hidden_ND: Tensor, weight_VD: Tensor, bias_V: Tensor | None, learned: Learned, shape: Shape = PLAIN
+) -> Loss:
+    """The same with label smoothing."""
     hidden_ND, weight_VD, bias_V = wanting(hidden_ND, weight_VD, bias_V)
-    total = _LinearCrossEntropy.apply(hidden_ND, weight_VD, bias_V, (targets_N, weights_N, shape))
-    return Loss(total, weights_N.sum())
+    total = _LinearCrossEntropy.apply(hidden_ND, weight_VD, bias_V, learned, shape)
+    return Loss(total, learned.weights_N.sum())
 
 
 def wanting(hidden_ND: Tensor, weight_VD: Tensor, bias_V: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
@@ -237,9 +263,9 @@ def wanting(hidden_ND: Tensor, weight_VD: Tensor, bias_V: Tensor | None) -> tupl
     return hidden_ND.detach(), weight_VD.detach(), None if bias_V is None else bias_V.detach()
 
 
-def weighted_cross_entropy(logits_NV: Tensor, targets_N: Tensor, weights_N: Tensor) -> Loss:
+def weighted_cross_entropy(logits_NV: Tensor, targets_N: Tensor, weights_N: Tensor, smoothing: float = 0.0) -> Loss:
     """The same from logits that exist already: small heads, encoder-decoders."""
-    losses_N = torch.nn.functional.cross_entropy(logits_NV.float(), targets_N, reduction="none")
+    losses_N = torch.nn.functional.cross_entropy(logits_NV.float(), targets_N, reduction="none", label_smoothing=smoothing)
     return Loss((losses_N * weights_N).sum(), weights_N.sum())
 
 

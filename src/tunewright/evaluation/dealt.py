@@ -17,7 +17,8 @@ class Dealt(Approach):
     process must make the same forward passes (divided weights), each process answers all rows and the first one's answers count.
 
     Args:
-        drawn: whether text is drawn at random and not taken greedily.
+        drawn: whether what is said of a row depends on the others: text that is drawn at random, a loss measured from a point
+            that all rows share.
     """
 
     def __init__(self, approach: Approach, placement: Placement, drawn: bool) -> None:

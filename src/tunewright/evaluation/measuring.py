@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from tunewright.data.rows import Row
+from tunewright.evaluation.calibration import PROBABILITIES, calibrated, claims
 from tunewright.evaluation.report.schema import Measure
 from tunewright.evaluation.task import Answer
 from tunewright.metrics import Metric
 from tunewright.metrics import room as metrics
 from tunewright.metrics.statistics.intervals import mean_score, score, value_score
 from tunewright.metrics.statistics.paired import Difference, compare, compare_means, compare_rows
+from tunewright.metrics.statistics.resampling import perplexity
 
 LOSS = "loss"
 SCORED = {"reward": "Mean reward"}
 """What answers bring with them (`Answer.scores`), by name, with its title; more is better."""
+FOUND = {"masked_accuracy": "Accuracy at hidden words"}
+"""The same for what is a share of an answer's tokens."""
 
 
 def mean_loss(answers: Sequence[Answer]) -> float | None:
@@ -30,27 +35,32 @@ def quick(answers: Sequence[Answer], rows: Sequence[Row], names: Sequence[str]) 
     if loss is not None:
         values[LOSS] = loss
     values |= {name: sum(scored) / len(scored) for name in SCORED if (scored := _scored(name, answers))}
+    values |= {name: _share(name, answers) for name in FOUND if _scored(name, answers)}
     known = [index for index, answer in enumerate(answers) if answer.text is not None and rows[index].has_answer()]
     texts = [answers[index].text or "" for index in known]
     for name in [one for one in names if one not in SCORED] if known else ():
         metric = metrics[name]()
+        if metric.task == PROBABILITIES:
+            claimed = claims(answers, rows)
+            values |= {name: metric.measure(*claimed)} if claimed.said else {}
+            continue
         values[name] = metric.measure(texts, _references(metric, texts, [rows[index] for index in known]))
     return values
 
 
 def direction(name: str) -> bool:
     """Whether more of `name` is better. Raises `UnknownNameError` for a name that is no metric."""
-    return name in SCORED or (name != LOSS and metrics[name].higher_is_better)
+    return name in SCORED or name in FOUND or (name != LOSS and metrics[name].higher_is_better)
 
 
 def title(name: str) -> str:
     """What `name` is called in a report."""
-    return "loss" if name == LOSS else SCORED.get(name) or metrics[name].title
+    return "loss" if name == LOSS else SCORED.get(name) or FOUND.get(name) or metrics[name].title
 
 
 def in_percent(name: str) -> bool:
     """Whether `name` is shown as a share."""
-    return name != LOSS and name not in SCORED and metrics[name].percent
+    return name in FOUND or (name != LOSS and name not in SCORED and metrics[name].percent)
 
 
 def measures(
@@ -73,6 +83,10 @@ def measures(
     before = None if base is None else [base[index].text or "" for index in written]
     for name in [one for one in names if one not in SCORED] if written else ():
         metric = metrics[name]()
+        if metric.task == PROBABILITIES:
+            own = calibrated(name, metric, (base, tuned), rows, seed, split)
+            found += [] if own is None else [own]
+            continue
         wanted = _references(metric, after, asked)
         found.append(
             Measure(
@@ -87,13 +101,24 @@ def measures(
             )
         )
     loss = _loss(base, tuned, seed, split)
-    return found if loss is None else [*found, loss]
+    if loss is None:
+        return found
+    # Of plain text nothing else is known than how well its tokens are foreseen, so that is said in the field's own terms too.
+    plain = not names or not any(row.has_answer() for row in rows)
+    beside = [_perplexity(base, tuned, seed, split)] if plain else []
+    shares = [one for name in FOUND if (one := _found(name, base, tuned, seed, split)) is not None]
+    return [*found, loss, *[one for one in beside if one is not None], *shares]
 
 
 def by_task(found: Sequence[Measure], title: str, held_out: bool) -> list[Measure]:
     """Measures of the rows of one task, as those of a part beside the whole."""
     split = f"held-out {title}" if held_out else title
     return [measure.model_copy(update={"role": "part", "split": split}) for measure in found]
+
+
+def retained(found: Sequence[Measure], title: str) -> list[Measure]:
+    """The loss among measures of rows that are not of the task: it says what was forgotten."""
+    return [one.model_copy(update={"role": "retention", "split": title}) for one in found if one.metric == LOSS]
 
 
 def _references(metric: Metric, answers: Sequence[str], rows: Sequence[Row]) -> list[str]:
@@ -141,15 +166,73 @@ def _of_scores(name: str, base: Sequence[Answer] | None, tuned: Sequence[Answer]
     )
 
 
-def _loss(base: Sequence[Answer] | None, tuned: Sequence[Answer], seed: int, split: str) -> Measure | None:
+class _Losses(NamedTuple):
+    """The losses of the rows that have one, with what each is the mean of; `before` is None where the base has not all of them."""
+
+    before: list[float] | None
+    after: list[float]
+    weights: list[float]
+
+
+def _losses(base: Sequence[Answer] | None, tuned: Sequence[Answer]) -> _Losses | None:
     known = [index for index, answer in enumerate(tuned) if answer.loss is not None]
     if not known:
         return None
     after = [tuned[index].loss or 0.0 for index in known]
     weights = [float(tuned[index].tokens) for index in known]
-    before = (
-        None if base is None or any(base[index].loss is None for index in known) else [base[index].loss or 0.0 for index in known]
+    lacking = base is None or any(base[index].loss is None for index in known)
+    return _Losses(None if base is None or lacking else [base[index].loss or 0.0 for index in known], after, weights)
+
+
+def _share(name: str, answers: Sequence[Answer]) -> float:
+    """The share of all tokens of the answers."""
+    counted = [(answer.scores[name], answer.tokens) for answer in answers if name in answer.scores]
+    return sum(share * tokens for share, tokens in counted) / sum(tokens for _, tokens in counted)
+
+
+def _found(name: str, base: Sequence[Answer] | None, tuned: Sequence[Answer], seed: int, split: str) -> Measure | None:
+    """A share of tokens, before and after; None where the answers do not bring it."""
+    known = [index for index, answer in enumerate(tuned) if name in answer.scores]
+    if not known:
+        return None
+    after, weights = [tuned[index].scores[name] for index in known], [float(tuned[index].tokens) for index in known]
+    lacking = base is None or any(name not in base[index].scores for index in known)
+    before = None if base is None or lacking else [base[index].scores[name] for index in known]
+    return Measure(
+        metric=name,
+        title=FOUND[name],
+        split=split,
+        base=None if before is None else mean_score(before, weights, seed),
+        tuned=mean_score(after, weights, seed),
+        difference=None if before is None else compare_means(before, after, weights, seed),
+        higher_is_better=True,
+        percent=True,
     )
+
+
+def _perplexity(base: Sequence[Answer] | None, tuned: Sequence[Answer], seed: int, split: str) -> Measure | None:
+    """exp(mean loss per token), where losses are means over tokens and nothing else was measured."""
+    losses = _losses(base, tuned)
+    if losses is None or not any(weight > 1 for weight in losses.weights):
+        return None
+    before, after, weights = losses
+    return Measure(
+        metric="perplexity",
+        title="Perplexity",
+        split=split,
+        base=None if before is None else mean_score(before, weights, seed, of=perplexity),
+        tuned=mean_score(after, weights, seed, of=perplexity),
+        difference=None if before is None else compare_means(before, after, weights, seed, of=perplexity),
+        higher_is_better=False,
+        percent=False,
+    )
+
+
+def _loss(base: Sequence[Answer] | None, tuned: Sequence[Answer], seed: int, split: str) -> Measure | None:
+    losses = _losses(base, tuned)
+    if losses is None:
+        return None
+    before, after, weights = losses
     return Measure(
         metric=LOSS,
         title="Loss per token" if any(weight > 1 for weight in weights) else "Loss",

@@ -7,14 +7,16 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from tunewright.core.configuration import build, parse_yaml
+from tunewright.core.configuration import build
 from tunewright.core.errors import BaseModelError
+from tunewright.core.runs import settings_of
 from tunewright.core.storage import read_json
 from tunewright.data.rendering import Renderer, Rendering
 from tunewright.engine.engine import Engine
 from tunewright.engine.fused import fuse
 from tunewright.engine.probe import Probed, probe
 from tunewright.engine.settings import Sampling
+from tunewright.evaluation.beside import Besides
 from tunewright.evaluation.tuned import Tuned
 from tunewright.methods import Method, Tuning
 from tunewright.methods._saved import method_of, require_base
@@ -25,9 +27,6 @@ from tunewright.models.sources import folder_of
 from tunewright.objectives import Objective
 from tunewright.objectives import room as objectives
 from tunewright.objectives.sft import SFT
-
-MERGED = "tunewright.yaml"
-"""In the folder of a merged model: how it was tuned, so that it goes on rendering prompts and naming labels in the same way."""
 
 
 @dataclass
@@ -73,11 +72,11 @@ def open_model(name: str, *, force: bool = False) -> Opened:
     tuning: Tuning | None = None
     layouts, room = Method.layouts, None
     if found.adapter is None:
-        model = _loaded(name)
+        model = _loaded(name, own_head=objective.own_head)
         place = folder_of(found)
     else:
         place = found.adapter
-        model = _base_of(name, found.base_of_adapter, settings)
+        model = _base_of(name, found.base_of_adapter, settings, objective.own_head)
         if not force:
             require_base(place, model, name)
         method = method_of(place)
@@ -89,29 +88,31 @@ def open_model(name: str, *, force: bool = False) -> Opened:
     engine = Engine(model, probed=probed, head=head)
     if tuning is not None:
         engine.first.disabled = tuning.disabled
+    engine.beside = Besides(objective.others(), open_model, engine)  # opened when asked: to write, what was tuned needs none
     renderer = Renderer(model.tokenizer, model.kind, room or model.context, renderer_settings)
     labels = head.labels if head is not None else tuple((settings.get("objective") or {}).get("labels", ()))
     return Opened(name, model, engine, renderer, objective, probed, labels, tuning, settings, _shape(name, settings))
 
 
-def _loaded(name: str, dtype: str = "float32") -> Model:
+def _loaded(name: str, dtype: str = "float32", own_head: bool = False) -> Model:
     """The base as it is, with its norms and rotations in fewer passes over memory; its names and weights stay."""
-    model = load(name, dtype=dtype)
+    model = load(name, head=True if own_head else None, dtype=dtype)
     fuse(model.network)
     return model
 
 
-def load_base(name: str, dtype: str = "float32") -> Model:
+def load_base(name: str, dtype: str = "float32", *, own_head: bool = False) -> Model:
     """What is tuned: a base as it is, or, where a run or an adapter is named, its tuned model with the adapter merged in memory.
 
     Args:
         dtype: of the weights in memory (`models.loading.load`); an adapter is merged in float32 only.
+        own_head: an encoder is wanted with the head that it was pre-trained with.
 
     Raises:
         BaseModelError: it cannot be found, is damaged, or is an adapter that cannot be merged.
     """
     if resolve(name).adapter is None:
-        return _loaded(name, dtype)
+        return _loaded(name, dtype, own_head)
     if dtype != "float32":
         raise BaseModelError(
             f"is an adapter, and what it is merged into cannot be loaded as {dtype}",
@@ -127,14 +128,6 @@ def load_base(name: str, dtype: str = "float32") -> Model:
     return replace(opened.model, base=name, fingerprint=stamp)
 
 
-def settings_of(name: str) -> dict[str, Any]:
-    """The resolved settings of a run, or those that a merged model was tuned with."""
-    for path in (Path(name) / "run.yaml", Path(name) / MERGED):
-        if path.is_file():
-            return parse_yaml(path.read_text(encoding="utf-8"), str(path))
-    return {}
-
-
 def _shape(name: str, settings: dict[str, Any]) -> str:
     findings = Path(name) / "data" / "findings.json"
     if findings.is_file():
@@ -142,10 +135,10 @@ def _shape(name: str, settings: dict[str, Any]) -> str:
     return str(settings.get("data", {}).get("shape") or "")
 
 
-def _base_of(name: str, base: str | None, settings: dict[str, Any]) -> Model:
+def _base_of(name: str, base: str | None, settings: dict[str, Any], own_head: bool) -> Model:
     asked = settings.get("base") or base
     if not asked:
         raise BaseModelError(
             "the adapter does not say which base it was made on", where=name, hint="Give it in adapter_config.json."
         )
-    return load_base(asked)
+    return load_base(asked, own_head=own_head)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 
@@ -16,7 +16,7 @@ from tunewright.engine.scoring import Scored, score_trees
 from tunewright.engine.settings import Sampling
 from tunewright.evaluation.task import Answer, Approach
 from tunewright.objectives import Objective, Reading
-from tunewright.objectives._heads import BUDGET
+from tunewright.objectives._heads import BUDGET, head_outputs, text_tree
 from tunewright.objectives.classification import most_probable
 
 
@@ -39,6 +39,20 @@ class Tuned(Approach):
             if self.objective.reads:
                 return [_answer(one) for one in self.objective.readings(self.engine, self.renderer, rows)]
             return self._by_text(rows, written) if self.objective.writes else self._by_words(rows)
+
+    def probabilities(self, rows: Sequence[Row]) -> list[Mapping[str, float] | None]:
+        """The probability of each label, for every row; None where a row cannot be read. Of classifiers only."""
+        with self.engine.evaluating():
+            return [None if one is None else dict(zip(self.labels, one.tolist(), strict=True)) for one in self._shares(rows)]
+
+    def _shares(self, rows: Sequence[Row]) -> list[torch.Tensor | None]:
+        if not self.objective.reads:
+            options = [self._options(row) for row in rows]
+            scored = iter(score_trees(self.engine, [tree for tree in options if tree is not None], token_budget=BUDGET))
+            return [None if tree is None else _shares(next(scored)).exp() for tree in options]
+        planted = [text_tree(row, number, self.renderer) for number, row in enumerate(rows)]
+        outputs = iter(head_outputs(self.engine, [one.tree for one in planted if not isinstance(one, Refusal)]))
+        return [None if isinstance(one, Refusal) else next(outputs).softmax(dim=0) for one in planted]
 
     def _by_words(self, rows: Sequence[Row]) -> list[Answer]:
         """log p(label | text) = sum of its tokens' log p, made comparable by a softmax over the labels."""
@@ -79,7 +93,11 @@ class Tuned(Approach):
         planted = [(item.row, item.tree) for item in self.objective.plant(rows, self.renderer) if not isinstance(item, Refusal)]
         sums, counts = [0.0] * len(rows), [0] * len(rows)
         trees = [tree for _, tree in planted]
-        for chosen in batches_for(trees, BUDGET):
+        own = self.objective.losses(self.engine, trees)
+        for (row, _), (total, count) in zip(planted, own or (), strict=own is not None):
+            sums[row] += total
+            counts[row] += count
+        for chosen in batches_for(trees, BUDGET) if own is None else ():
             scores_N, batch = self.engine.score([trees[index] for index in chosen])
             owners = batch.row_S[batch.owners_N].tolist()
             for row, score in zip(owners, scores_N.tolist(), strict=True):

@@ -7,9 +7,10 @@ reinforcement (`objectives/_policy.py`) and of its validation. Names and fields 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
 
 from tunewright.core.configuration import Strict
 from tunewright.core.registry import Room
@@ -19,6 +20,38 @@ if TYPE_CHECKING:
 
 Grade = Callable[["Row", str], Any]
 """What an opened grader is: a row and the answer to it in, the number out; what it gives is checked by `graders._grading`."""
+
+
+class Judge(Protocol):
+    """Another model that was tuned to judge, opened by the run (`engine.beside`)."""
+
+    objective: str
+    labels: tuple[str, ...]
+
+    def judged(self, asked: Sequence[tuple[Row, str]]) -> list[Mapping[str, float] | str]:
+        """What it says of each answer to its row: `reward`, or the probability of each label; or why it cannot, as a clause."""
+        ...
+
+    def spread(self) -> tuple[float, float]:
+        """Mean and deviation of its rewards for the answers that it was validated on."""
+        ...
+
+
+@dataclass(frozen=True)
+class Sitting:
+    """What is at hand while answers are graded.
+
+    Args:
+        asked: the answers that will be graded, each with its row: a judge reads them at once.
+        judges: other models, by the names that graders gave them.
+    """
+
+    asked: Sequence[tuple[Row, str]] = ()
+    judges: Mapping[str, Judge] = field(default_factory=dict)
+
+
+NOTHING = Sitting()
+"""No judge, and nothing known of what will be asked."""
 
 
 class Grader(Strict, ABC):
@@ -37,9 +70,13 @@ class Grader(Strict, ABC):
         """
 
     @contextmanager
-    def opened(self) -> Iterator[Grade]:
-        """`grade`, with whatever it needs (a process, say) in place until the end of the context."""
+    def opened(self, sitting: Sitting = NOTHING) -> Iterator[Grade]:
+        """`grade`, with whatever it needs (a process, another model) in place until the end of the context."""
         yield self.grade
+
+    def others(self) -> tuple[str, ...]:
+        """The models that it asks, as a user names them; the run opens them."""
+        return ()
 
     def check(self, row: Row) -> None:
         """Look whether rows such as this one can be graded.

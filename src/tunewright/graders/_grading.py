@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from tunewright.core.errors import GraderError
-from tunewright.graders import Grade, GradeFailure, Grader, room
+from tunewright.graders import NOTHING, Grade, GradeFailure, Grader, Judge, Sitting, room
 
 if TYPE_CHECKING:
     from tunewright.data.rows import Row
@@ -30,19 +30,24 @@ class Graded:
     failed: list[str] = field(default_factory=list)
 
 
-def graded(grader: Grader, asked: Sequence[tuple[Row, str]], on_error: OnError = "fail") -> Graded:
+def graded(
+    grader: Grader, asked: Sequence[tuple[Row, str]], on_error: OnError = "fail", judges: Mapping[str, Judge] = NOTHING.judges
+) -> Graded:
     """Grade every (row, answer).
+
+    Args:
+        judges: the models that it asks, by name.
 
     Raises:
         GraderError: the grader raised, hung or gave what is no finite number, and `on_error` is "fail".
     """
     found, name = Graded(), room.name_of(grader)
-    with grader.opened() as grade:
+    with grader.opened(Sitting(asked, judges)) as grade:
         for row, answer in asked:
             value, failure = _attempted(grade, row, answer)
             problem = f"the grader '{name}' {failure} for the answer {_short(answer)}"
             if failure and on_error == "fail":
-                hint = "Mend the grader, or count such answers as 0 with `on_error: zero`."
+                hint = "Mend the grader (a run keeps its own copy in run.yaml), or count such answers as 0 with `on_error: zero`."
                 raise GraderError(problem, where=row.where, hint=hint)
             found.values.append(value)
             found.failed += [f"{row.where}: {problem}"] if failure else []

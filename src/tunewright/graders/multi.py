@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import BeforeValidator, Field, PlainSerializer, model_validator
 
 from tunewright.core.errors import ConfigurationError
-from tunewright.graders import Grade, GradeFailure, Grader, made, room
+from tunewright.graders import NOTHING, Grade, GradeFailure, Grader, Sitting, made, room
 from tunewright.graders._formula import Formula
 from tunewright.graders._grading import number
 
@@ -55,11 +55,14 @@ class Multi(Grader):
         with self.opened() as grade:
             return grade(row, answer)
 
+    def others(self) -> tuple[str, ...]:
+        return tuple(name for one in self.graders.values() for name in one.others())
+
     @contextmanager
-    def opened(self) -> Iterator[Grade]:
+    def opened(self, sitting: Sitting = NOTHING) -> Iterator[Grade]:
         formula = Formula(self.formula, self.graders)
         with ExitStack() as until_the_end:
-            grades = {name: until_the_end.enter_context(one.opened()) for name, one in self.graders.items()}
+            grades = {name: until_the_end.enter_context(one.opened(sitting)) for name, one in self.graders.items()}
             yield lambda row, answer: _value(formula, {name: _part(name, one, row, answer) for name, one in grades.items()})
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field, model_validator
 
 from tunewright.core.errors import ConfigurationError
-from tunewright.graders import Grade, GradeFailure, Grader
+from tunewright.graders import NOTHING, Grade, GradeFailure, Grader, Sitting
 from tunewright.graders._process import Limits, Worker
 from tunewright.graders._template import item_of
 
@@ -72,7 +72,7 @@ class Python(Grader):
             return grade(row, answer)
 
     @contextmanager
-    def opened(self) -> Iterator[Grade]:
+    def opened(self, sitting: Sitting = NOTHING) -> Iterator[Grade]:
         with self._worker() as worker:
             yield lambda row, answer: worker.call({"output_text": answer}, item_of(row))
 

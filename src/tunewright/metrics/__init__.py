@@ -20,14 +20,14 @@ if TYPE_CHECKING:  # metrics are listed by `tunewright --help`; numpy and scipy 
     from scipy.sparse import csr_array
 
 
-MetricTask = Literal["label", "text", "labels", "numbers", "tags"]
+MetricTask = Literal["label", "text", "labels", "numbers", "tags", "probabilities"]
 
 
 class Metric(ABC):
     """One way to measure answers against references, both as text, in the form of `Row.target_text`.
 
     `task` says what the text is: a `label`, free `text`, a set of `labels` (a JSON list), `numbers` or `tags`
-    (with spaces between).
+    (with spaces between), or `probabilities`: numbers from 0 to 1, with 1 or 0 for each as the reference, whether it was so.
 
     Contract (tested for every entry): equal answers and references give the best value; the value does not depend on the order
     of the rows; `per_row`, where given, averages to `measure`; `tallies`, where given, lead to `measure`; no rows, or not one

@@ -52,6 +52,11 @@ class Model:
         return self.network.base_model  # type: ignore[return-value]
 
     @property
+    def has_own_head(self) -> bool:
+        """Whether the network makes logits: it was loaded with the head that it was pre-trained with."""
+        return self.kind != "encoder" or self.network is not self.body
+
+    @property
     def blocks(self) -> list[nn.Module]:
         """The transformer blocks in the order they run; for an encoder-decoder the encoder's, then the decoder's."""
         from tunewright.models.sites import blocks_of

@@ -196,6 +196,8 @@ def _network(folder: Path, facts: BaseFacts, head: bool | None, dtype: str) -> P
         raise BaseModelError(
             f"transformers cannot load it ({_first_line(error)})", where=str(folder), hint="Check config.json against the weights."
         ) from error
+    if wants_head and facts.kind == "encoder":
+        _has_head(info, kind.base_model_prefix, str(folder))
     _complete(info, str(folder), wants_head)
     _finite(network, str(folder))
     return network.eval()
@@ -227,6 +229,18 @@ def _class_for(folder: Path, facts: BaseFacts, head: bool) -> Any:
             hint="Choose a decoder, an encoder or an encoder-decoder of text.",
         )
     return (table if head else auto.MODEL_MAPPING)[type(config)]
+
+
+def _has_head(info: Mapping[str, Any], body: str, where: str) -> None:
+    """Refuse an encoder that is whole but for its head: a head drawn at random would fill in nothing."""
+    missing = sorted(info["missing_keys"])
+    if missing and not any(name.startswith(f"{body}.") for name in missing):
+        raise BaseModelError(
+            f"has no head for hidden words: its files hold the body alone, and {len(missing)} tensors would be drawn at random "
+            f"({listed(missing, 3)})",
+            where=where,
+            hint="Take a base that kept the head it was pre-trained with (BERT, RoBERTa, ModernBERT); sentence encoders have none.",
+        )
 
 
 def _complete(info: Mapping[str, Any], where: str, head: bool) -> None:

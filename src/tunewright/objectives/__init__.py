@@ -41,10 +41,10 @@ Task = Literal[
 
 @dataclass(frozen=True)
 class Reading:
-    """What a task head says about one row.
+    """What a task head says about one row, or a network about a text.
 
     Args:
-        text: its answer, in the form of `Row.target_text`.
+        text: its answer, in the form of `Row.target_text`; None where nothing is answered.
         loss: of the right answer, where the row has one.
         tokens: what the loss is the mean of.
         confidence: the probability of the answer, where it is one.
@@ -52,7 +52,7 @@ class Reading:
         scores: what the objective itself says of the answer, by name (its reward); more is better.
     """
 
-    text: str
+    text: str | None
     loss: float | None = None
     tokens: int = 0
     confidence: float | None = None
@@ -79,7 +79,9 @@ class Objective(Strict, ABC):
     metrics: ClassVar[tuple[str, ...]]
     task: ClassVar[Task] = "generation"
     writes: ClassVar[bool] = True  # what was tuned writes answers to prompts, token by token
+    own_head: ClassVar[bool] = False  # an encoder is loaded with the head that it was pre-trained with
     learns: ClassVar[str] = ""  # of one row, in words, where it is not tokens ("one label a row")
+    pace: ClassVar[float] = 1.0  # times the method's own learning rate, where none is given
     scores: ClassVar[tuple[str, ...]] = ()  # names of what its readings bring beside metrics; the first is watched while training
 
     @abstractmethod
@@ -130,6 +132,16 @@ class Objective(Strict, ABC):
     def readings(self, engine: Engine, renderer: Renderer, rows: Sequence[Row]) -> list[Reading]:
         """What the head says about every row, in order; without gradients. Only asked of objectives with a head."""
         raise NotImplementedError(f"{type(self).__name__} has no head that could be read")
+
+    def others(self) -> tuple[str, ...]:
+        """Models that are asked while this one is trained or measured (a judge, a teacher), as a user names a base, a run or an
+        adapter: the run opens them, and from `prepare` on they stand in `engine.beside` under these names."""
+        return ()
+
+    def losses(self, engine: Engine, trees: Sequence[Tree]) -> list[tuple[float, int]] | None:
+        """What each planted tree costs, as sum and count of its targets, for an objective that writes and whose cost is not -log p
+        of them (None). Asked without gradients; a count of 0: it is not known."""
+        return None
 
     def calibrate(self, engine: Engine, renderer: Renderer, rows: Sequence[Row]) -> None:
         """Choose, on validation rows, what is chosen after training (thresholds), and leave it in the head."""

@@ -19,7 +19,7 @@ from pydantic import BeforeValidator, Field, PlainSerializer
 from tunewright.core.errors import BaseModelError
 from tunewright.data.forest import Segment, Tree
 from tunewright.data.rows import ChatRow, PromptRow, Row
-from tunewright.graders import Grader, made
+from tunewright.graders import Grader, Sitting, made
 from tunewright.graders import room as graders
 from tunewright.graders._grading import OnError, graded
 from tunewright.objectives import Objective, Reading, Task
@@ -108,6 +108,7 @@ class PolicyObjective(Objective):
     learns: ClassVar[str] = "answers drawn while training"
     scores: ClassVar[tuple[str, ...]] = (REWARD,)
     columns: ClassVar[int] = 3
+    compares: ClassVar[bool] = True  # the answers to one prompt are compared with each other: equal grades teach nothing
 
     grader: Annotated[Grader, BeforeValidator(made), PlainSerializer(graders.dump)] = Field(
         description="what an answer is worth: a name or a mapping with `name`, of the room `graders`"
@@ -133,6 +134,9 @@ class PolicyObjective(Objective):
     def reads(self) -> bool:
         return True
 
+    def others(self) -> tuple[str, ...]:
+        return self.grader.others()
+
     def decided(self, kind: str, rows: Sequence[Row]) -> Objective:
         if kind == "encoder":
             hint = "Take a decoder or an encoder-decoder (`--base embedded`)."
@@ -151,14 +155,18 @@ class PolicyObjective(Objective):
         if not isinstance(row, self.rows):
             return Refusal("shape", f"a row of shape '{row.shape}' asks for no answer", row.where, number)
         try:
-            prompt = renderer.prompt(row, room=self.max_new_tokens)
+            prompt, cut = renderer.prompt_and_cut(row, room=self.max_new_tokens)
         except RowRefused as error:
             return replace(error.refusal, where=row.where, row=number)
         count = self.max_new_tokens
         one = Drawn(number, prompt, prompt[-1:] * count, "", 0.0, (0.0,) * count, (0.0,) * count)
         values = (0.0,) * (self.columns * count)
         tree = tree_of([one] * self.group, [values] * self.group)
-        return Rendered(tree, where=row.where, row=number, conversation=not renderer.template.plain)
+        return Rendered(tree, cut, row.where, row=number, conversation=not renderer.template.plain)
+
+    def prepare(self, engine: Engine, trees: Sequence[Tree]) -> list[Tree]:
+        with self.grader.opened(Sitting(judges=engine.beside)):  # a judge that cannot judge is found before anything is trained
+            return list(trees)
 
     @abstractmethod
     def carried(self, engine: Engine, groups: Sequence[Group]) -> list[list[tuple[float, ...]]]:
@@ -187,7 +195,8 @@ class PolicyObjective(Objective):
         settings = Sampling(max_new_tokens=self.max_new_tokens, temperature=drawn)
         answers = sample(engine, list(prompts.values()), settings, ends=frozenset(renderer.stops)) if prompts else []
         texts = {index: renderer.decode(one.tokens) for index, one in zip(prompts, answers, strict=True)}
-        grades = graded(self.grader, [(rows[index], text) for index, text in texts.items()], self.on_error).values
+        asked = [(rows[index], text) for index, text in texts.items()]
+        grades = graded(self.grader, asked, self.on_error, engine.beside).values
         found = dict(zip(texts, grades, strict=True))
         return [
             Reading(texts[index], scores={REWARD: found[index]}) if index in texts else Reading("", scores={REWARD: 0.0})

@@ -1,6 +1,7 @@
-"""What objectives on pairs of answers share: a prompt with two children, their log-probabilities, and those of the base.
+"""What objectives on answers that somebody compared share: a prompt with its answers as children, their log-probabilities, and
+those of the base.
 
-Shape suffixes: N targets, P pairs.
+Shape suffixes: N targets, A answers, P pairs.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from tunewright.data.forest import Tree
 from tunewright.data.packing import batches_for
-from tunewright.data.rows import PreferenceRow, Row
+from tunewright.data.rows import JudgedRow, PreferenceRow, RankingRow, Row
 from tunewright.objectives import Objective, Reading, Task
 
 if TYPE_CHECKING:
@@ -25,6 +26,21 @@ if TYPE_CHECKING:
     from tunewright.engine.loss import Loss
 
 BUDGET = 4096  # tokens of one forward pass without gradients
+
+
+class Answers(NamedTuple):
+    """The answers of a batch one by one, in the order of its rows, all [A].
+
+    Args:
+        segments_A: which segment of the batch each answer is.
+        log_A: log p(answer | prompt), summed over its tokens, float32; differentiable. count_A: its tokens.
+        base_A: the same log-probability under the base, as the trees carry it; NaN where they do not.
+    """
+
+    segments_A: Tensor
+    log_A: Tensor
+    count_A: Tensor
+    base_A: Tensor
 
 
 class Pairs(NamedTuple):
@@ -69,6 +85,7 @@ class PairObjective(Objective):
     rows: ClassVar[tuple[type[Row], ...]] = (PreferenceRow,)
     metrics: ClassVar[tuple[str, ...]] = ("accuracy",)
     task: ClassVar[Task] = "preference"
+    pace: ClassVar[float] = 0.1  # at the rate of supervised tuning answers become unlikely one and all (docs/preferences.md)
     needs_base: ClassVar[bool] = True
 
     @abstractmethod
@@ -83,7 +100,7 @@ class PairObjective(Objective):
         return pairs.chosen_P - pairs.rejected_P if self.needs_base else pairs.chosen_mean_P - pairs.rejected_mean_P
 
     def plant(self, rows: Sequence[Row], renderer: Renderer) -> list[Rendered | Refusal]:
-        return [planted_answers(row, number, renderer) for number, row in enumerate(rows)]
+        return [_planted_pair(row, number, renderer) for number, row in enumerate(rows)]
 
     def prepare(self, engine: Engine, trees: Sequence[Tree]) -> list[Tree]:
         return with_base(engine, trees) if self.needs_base else list(trees)
@@ -111,7 +128,8 @@ class PairObjective(Objective):
 
         pairs = pairs_of(engine, batch)
         if self.needs_base and bool(pairs.margin_P.isnan().any()):
-            pairs = _beside_its_base(engine, batch, pairs)
+            base_P2 = of_the_base(engine, batch).view(-1, 2)
+            pairs = pairs._replace(chosen_base_P=base_P2[:, 0], rejected_base_P=base_P2[:, 1])
         costs_P = self.costs(pairs)
         return Loss(costs_P.sum(), costs_P.new_tensor(float(len(costs_P))))
 
@@ -125,38 +143,63 @@ def _reading(row: Row, numbers: list[float] | None) -> Reading:
     return Reading(row.chosen if preference > 0 else row.rejected, loss, 1, details=details)
 
 
-def planted_answers(row: Row, number: int, renderer: Renderer) -> Rendered | Refusal:
-    """Row `number` as a tree: the prompt, and a child for each of its answers, the better one first; or why it cannot be one."""
-    from tunewright.data.rendering import Refusal, Rendered, RowRefused
+def _planted_pair(row: Row, number: int, renderer: Renderer) -> Rendered | Refusal:
+    from tunewright.data.rendering import Refusal
 
     if not isinstance(row, PreferenceRow):
         return Refusal("shape", f"a row of shape '{row.shape}' holds no pair of answers", row.where, number)
-    if row.chosen.strip() == row.rejected.strip():
-        return Refusal("equal_answers", "the chosen and the rejected answer are the same", row.where, number)
+    return planted_answers(row, number, renderer)
+
+
+def given(row: Row) -> tuple[str, ...]:
+    """The answers that a row holds, the best one first; empty where it holds none that could be compared or judged."""
+    if isinstance(row, PreferenceRow):
+        return row.chosen, row.rejected
+    if isinstance(row, RankingRow):
+        return row.answers
+    return (row.completion,) if isinstance(row, JudgedRow) else ()
+
+
+def planted_answers(row: Row, number: int, renderer: Renderer) -> Rendered | Refusal:
+    """Row `number` as a tree: the prompt, and a child for each of its answers, the best one first; or why it cannot be one."""
+    from tunewright.data.rendering import Refusal, RowRefused
+
+    answers = given(row)
+    if not isinstance(row, PreferenceRow | RankingRow | JudgedRow):
+        return Refusal("shape", f"a row of shape '{row.shape}' holds no answers to compare", row.where, number)
+    if len({answer.strip() for answer in answers}) < len(answers):
+        which = "the chosen and the rejected answer" if isinstance(row, PreferenceRow) else "two of the answers"
+        return Refusal("equal_answers", f"{which} are the same", row.where, number)
     try:
-        tree = renderer.branches(row.messages, (row.chosen, row.rejected), tools=row.tools, row=number)
+        return replace(renderer.branched(row.messages, answers, tools=row.tools, row=number), where=row.where)
     except RowRefused as error:
         return replace(error.refusal, where=row.where, row=number)
-    return Rendered(tree, where=row.where, row=number, conversation=not renderer.template.plain)
 
 
-def pairs_of(engine: Engine, batch: Batch) -> Pairs:
-    """The pairs of a batch whose trees have two answers each, in the order of its rows."""
+def answers_in(engine: Engine, batch: Batch) -> Answers:
+    """The answers of a batch: its segments with targets."""
     import torch
 
     from tunewright.engine.loss import segment_sums
 
     scores_N = engine.token_scores(batch).log_probability_N.float()
-    answers = torch.unique(batch.owners_N)  # the segments with targets, in order: chosen and rejected in turn
-    sums_P2 = segment_sums(scores_N, batch)[answers].view(-1, 2)
-    counts_P2 = segment_sums(torch.ones_like(scores_N), batch)[answers].view(-1, 2)
-    base = batch.values_SK[answers, 0] if batch.values_SK.shape[1] else scores_N.new_full((len(answers),), float("nan"))
-    base_P2 = base.view(-1, 2)
-    return Pairs(*sums_P2.unbind(1), *counts_P2.unbind(1), *base_P2.unbind(1))
+    segments_A = torch.unique(batch.owners_N)
+    log_A = segment_sums(scores_N, batch)[segments_A]
+    count_A = segment_sums(torch.ones_like(scores_N), batch)[segments_A]
+    carried = batch.values_SK.shape[1] > 0
+    base_A = batch.values_SK[segments_A, 0] if carried else scores_N.new_full((len(segments_A),), math.nan)
+    return Answers(segments_A, log_A, count_A, base_A)
 
 
-def _beside_its_base(engine: Engine, batch: Batch, pairs: Pairs) -> Pairs:
-    """The same with the base's part computed now: for a look at a few steps, before it is worth preparing all rows.
+def pairs_of(engine: Engine, batch: Batch) -> Pairs:
+    """The pairs of a batch whose trees have two answers each, in the order of its rows."""
+    found = answers_in(engine, batch)  # chosen and rejected in turn
+    columns = (column_A.view(-1, 2).unbind(1) for column_A in (found.log_A, found.count_A, found.base_A))
+    return Pairs(*(side_P for pair in columns for side_P in pair))
+
+
+def of_the_base(engine: Engine, batch: Batch) -> Tensor:
+    """log p of each answer under the base, [A], computed now: for a look at a few steps, before it is worth preparing all rows.
 
     Raises:
         ValueError: the batch is shared by several tunings, or there is no base beside the tuning.
@@ -167,8 +210,7 @@ def _beside_its_base(engine: Engine, batch: Batch, pairs: Pairs) -> Pairs:
     if disabled is None or batch.origin is not None:
         raise ValueError("the trees do not carry the base's log-probabilities: call `prepare` first")
     with torch.no_grad(), disabled():
-        base = pairs_of(engine, batch)
-    return pairs._replace(chosen_base_P=base.chosen_P, rejected_base_P=base.rejected_P)
+        return answers_in(engine, batch).log_A
 
 
 def with_base(engine: Engine, trees: Sequence[Tree]) -> list[Tree]:
@@ -201,6 +243,12 @@ def _remember(engine: Engine, trees: Sequence[Tree]) -> None:
         engine.first.of_base[_key(tree)] = tuple(next(sums) for segment in tree.segments if any(segment.targets))
 
 
-def _carrying(tree: Tree, values: tuple[float, ...]) -> Tree:
-    waiting = iter(values)
-    return Tree(tuple(replace(segment, values=(next(waiting),)) if any(segment.targets) else segment for segment in tree.segments))
+def _carrying(tree: Tree, bases: tuple[float, ...]) -> Tree:
+    """The base's part stands first in what an answer carries."""
+    waiting = iter(bases)
+    return Tree(
+        tuple(
+            replace(segment, values=(next(waiting), *segment.values[1:])) if any(segment.targets) else segment
+            for segment in tree.segments
+        )
+    )

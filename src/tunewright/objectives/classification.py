@@ -45,9 +45,11 @@ class Classification(HeadObjective):
 
     A row with a probability for each label (`tunewright label` writes such) is learned as that distribution: - sum over labels
     of p(label) log p(label | x). With label words each label is a continuation of the text, learned with its probability as weight.
+    Probabilities that a teacher gave at a `temperature` t (`tunewright answer`, `--probabilities`) are learned by a new head at the
+    same one: its logits are divided by t on such rows, and their loss multiplied by t^2.
 
     Source: Devlin et al., "BERT", arXiv 1810.04805 (new head); Schick and Schuetze, "PET", arXiv 2001.07676 (label words);
-    Ratner et al., "Data programming", arXiv 1605.07723 (probabilities as targets).
+    Ratner et al., "Data programming", arXiv 1605.07723 (probabilities as targets); Hinton et al., arXiv 1503.02531 (temperature).
     Cost: `new` adds width * labels parameters; `words` adds none and reads the text once for all labels.
     Use when: every row has exactly one label. Avoid when: several labels may hold at once: `multi_label_classification`.
     Raises: `ConfigurationError` when label words are asked of an encoder.
@@ -62,6 +64,7 @@ class Classification(HeadObjective):
     pooling: AskedPooling = Field(default="auto", description="which hidden states the new head reads")
     head_dropout: float = Field(default=0.1, ge=0, lt=1, description="dropout before the new head's last layer")
     labels: tuple[str, ...] = Field(default=(), description="the labels in order; found in the training rows when empty")
+    temperature: float = Field(default=1.0, gt=0, le=100, description="at which a teacher gave the probabilities of labels")
 
     def resolve(self, kind: str) -> Classification:
         """The same with `auto` decided for a decoder, an encoder or an encoder-decoder."""
@@ -70,6 +73,9 @@ class Classification(HeadObjective):
             raise ConfigurationError(
                 "an encoder writes no words, so it cannot use label words", where="objective.head", hint="Use `head: new`."
             )
+        if head == "words" and self.temperature != 1:
+            problem = "label words are learned as texts, which have no temperature"
+            raise ConfigurationError(problem, where="objective.temperature", hint="Use `head: new`, or probabilities at 1.")
         if head == "new":
             refuse_encoder_decoder(kind, "Use `head: words`.")
         return self.model_copy(update={"head": head, "pooling": pooling_for(self.pooling, kind)})
@@ -106,7 +112,8 @@ class Classification(HeadObjective):
         if batch.values_SK.shape[1]:
             wanted_SC = batch.values_SK[:, : logits_SC.shape[1]]
             soft_S = ~wanted_SC.isnan().any(dim=1)
-            total = total - (wanted_SC[soft_S] * logits_SC[soft_S].log_softmax(dim=1)).sum()
+            apart = -(wanted_SC[soft_S] * (logits_SC[soft_S] / self.temperature).log_softmax(dim=1)).sum()
+            total = total + self.temperature**2 * apart
             count = count + soft_S.sum()
         return Loss(total, count.to(total.dtype))
 
@@ -120,7 +127,11 @@ class Classification(HeadObjective):
 
     def read(self, engine: Engine, renderer: Renderer, row: Row, outputs: Sequence[Tensor]) -> Reading:
         (logits_C,) = outputs
-        return most_probable(logits_C.log_softmax(dim=0), self.labels, row)
+        found = most_probable(logits_C.log_softmax(dim=0), self.labels, row)
+        if self.temperature == 1 or not isinstance(row, SoftLabelRow):
+            return found
+        softened = most_probable((logits_C / self.temperature).log_softmax(dim=0), self.labels, row)
+        return replace(found, loss=None if softened.loss is None else self.temperature**2 * softened.loss)
 
     def guess(self, rows: Sequence[Row]) -> Guess:
         counts = Counter(label for row in rows for label in row.classes())

@@ -43,6 +43,7 @@ class PPO(PolicyObjective):
     """
 
     columns: ClassVar[int] = 4  # advantages, old log p, returns, old values
+    compares: ClassVar[bool] = False
 
     updates: int = Field(default=4, ge=1, le=64, description="optimizer steps on the same answers")
     epsilon: float = Field(default=0.2, ge=0, lt=1, description="how far the ratio may go from 1")

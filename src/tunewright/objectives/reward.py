@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+import random
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
 from tunewright.core.errors import BaseModelError
 from tunewright.data.packing import batches_for
-from tunewright.data.rows import PreferenceRow, Row
+from tunewright.data.rows import ChatRow, JudgedRow, Message, PreferenceRow, RankingRow, RatingRow, Row, order_text
+from tunewright.data.sharing import shared
 from tunewright.objectives import Guess, Objective, Reading, Task
 from tunewright.objectives._heads import BUDGET, drawn_by
 from tunewright.objectives._preference import planted_answers
@@ -28,7 +31,7 @@ if TYPE_CHECKING:
 
 
 class Reward(Objective):
-    """Gives better answers higher numbers.
+    """Gives better answers higher numbers, learned from pairs and from rankings of any length.
 
     With r_1 > ... > r_k the rewards of the answers to one prompt in the order somebody put them into: the cost is minus the log
     probability of that order under Plackett and Luce, sum over i < k of log(sum over j >= i of exp(r_j)) - r_i; for two answers
@@ -40,11 +43,12 @@ class Reward(Objective):
     Cost: width + 1 parameters; one pass over each prompt and all its answers, no pass through a language head.
     Use when: answers are to be judged, ranked or searched, or a policy is to be trained against the judgement. Avoid when: the
     pairs themselves should shape the model (`dpo`).
-    Raises: `BaseModelError` for a base that is no decoder: a prompt is read once for all its answers.
+    Raises: `BaseModelError` for a base that is no decoder: a prompt is read once for all its answers. Ratings with ties put no
+    order on all answers, so such rows are refused; make pairs of them (`data.pairs`).
     """
 
-    rows: ClassVar[tuple[type[Row], ...]] = (PreferenceRow,)
-    metrics: ClassVar[tuple[str, ...]] = ("accuracy",)
+    rows: ClassVar[tuple[type[Row], ...]] = (PreferenceRow, RankingRow)
+    metrics: ClassVar[tuple[str, ...]] = ("pair_accuracy", "expected_calibration_error", "brier_score")
     task: ClassVar[Task] = "reward"
     writes: ClassVar[bool] = False
     learns: ClassVar[str] = "which answer is better"
@@ -74,7 +78,7 @@ class Reward(Objective):
         return RewardHead(model.width, generator=drawn_by(seed), dropout=self.head_dropout)
 
     def plant(self, rows: Sequence[Row], renderer: Renderer) -> list[Rendered | Refusal]:
-        return [_with_margin(planted_answers(row, number, renderer), row) for number, row in enumerate(rows)]
+        return [_planted(row, number, renderer) for number, row in enumerate(rows)]
 
     def loss(self, engine: Engine, batch: Batch) -> Loss:
         from tunewright.engine.loss import Loss
@@ -100,7 +104,10 @@ class Reward(Objective):
         return cost + self.centering * rewards_K.sum() ** 2 if self.centering else cost
 
     def readings(self, engine: Engine, renderer: Renderer, rows: Sequence[Row]) -> list[Reading]:
-        """For each row the answer with the highest reward, with the probability that it is the better one."""
+        """For each row the answer with the highest reward, or all answers by their rewards, and the probability that this is right.
+
+        `details` holds the rewards in the row's own order, and for every pair of answers the probability of that order (`pairs`).
+        """
         from tunewright.data.rendering import Refusal
 
         planted = [item for item in self.plant(rows, renderer) if not isinstance(item, Refusal)]
@@ -129,6 +136,48 @@ def answers_of(engine: Engine, batch: Batch) -> list[tuple[Tensor, float]]:
     return list(zip(rewards_N.split(sizes), asked, strict=True))
 
 
+def rewards_of(engine: Engine, renderer: Renderer, asked: Sequence[tuple[Row, str]]) -> list[float | str]:
+    """The reward of each answer to its row, rendered as the pairs were that the rewards were learned from; or why there is none.
+
+    Answers to one prompt share it, and an answer that is given twice is read once.
+
+    Args:
+        asked: rows of any shape that asks for an answer (their own answers are not looked at), and answers.
+    """
+    from tunewright.data.rendering import RowRefused
+
+    planted = {(id(row), answer): (row, answer) for row, answer in asked}
+    found: dict[tuple[int, str], float | str] = {}
+    keys, trees = list(planted), []
+    for number, (row, answer) in enumerate(planted.values()):
+        try:
+            trees.append(renderer.branches(_conversation(row), (answer,), tools=_tools(row), row=number))
+        except RowRefused as error:
+            found[keys[number]] = error.refusal.message
+    if engine.layout == "forest":
+        trees = [one.tree for one in shared(trees, BUDGET, edges=engine.model.lanes.edges)]
+    for chosen in batches_for(trees, BUDGET):
+        batch = engine.collate([trees[index] for index in chosen])
+        numbers = batch.row_S[batch.owners_N.unique()].tolist()
+        rewards = (reward for rewards_K, _ in answers_of(engine, batch) for reward in rewards_K.tolist())
+        found |= {keys[number]: reward for number, reward in zip(numbers, rewards, strict=True)}
+    return [found[id(row), answer] for row, answer in asked]
+
+
+def _conversation(row: Row) -> tuple[Message, ...]:
+    """What was said before the answer that the row asks for."""
+    if isinstance(row, PreferenceRow | JudgedRow | RankingRow):
+        return row.messages
+    if not isinstance(row, ChatRow):
+        return (Message(role="user", content=row.input_text()),)
+    last = max((place for place, one in enumerate(row.messages) if one.role == "assistant"), default=len(row.messages))
+    return row.messages[:last]
+
+
+def _tools(row: Row) -> tuple[dict[str, Any], ...]:
+    return row.tools if isinstance(row, ChatRow | PreferenceRow | JudgedRow | RankingRow) else ()
+
+
 def _alone(count: int, device: object) -> tuple[Tensor, Tensor, Tensor]:
     """Each hidden state as a segment of its own, the way heads take them."""
     import torch
@@ -138,9 +187,22 @@ def _alone(count: int, device: object) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _tossed(row: Row) -> str:
-    """One of the two answers by the row's own hash: half of them are right."""
+    """One of the two answers, or the answers in an order, drawn from the row's own hash: half of all pairs are right."""
+    if isinstance(row, RankingRow):
+        return order_text(random.Random(int(row.key(), 16)).sample(row.answers, len(row.answers)))
     assert isinstance(row, PreferenceRow)
     return row.chosen if int(row.key(), 16) % 2 else row.rejected
+
+
+def _planted(row: Row, number: int, renderer: Renderer) -> Rendered | Refusal:
+    from tunewright.data.rendering import Refusal
+
+    if not isinstance(row, PreferenceRow | RankingRow):
+        return Refusal("shape", f"a row of shape '{row.shape}' holds no answers in an order", row.where, number)
+    if isinstance(row, RatingRow) and len(set(row.scores)) < len(row.scores):
+        problem = "two answers have the same rating, so they stand in no order; pairs can be made of the others (`data.pairs`)"
+        return Refusal("tie", problem, row.where, number)
+    return _with_margin(planted_answers(row, number, renderer), row)
 
 
 def _with_margin(planted: Rendered | Refusal, row: Row) -> Rendered | Refusal:
@@ -154,7 +216,23 @@ def _with_margin(planted: Rendered | Refusal, row: Row) -> Rendered | Refusal:
 
 
 def _reading(row: Row, rewards: list[float], cost: float) -> Reading:
-    assert isinstance(row, PreferenceRow)
-    chosen, rejected = rewards
-    better = 1 / (1 + math.exp(-min(abs(chosen - rejected), 700)))
-    return Reading(row.chosen if chosen > rejected else row.rejected, cost, 1, better, {"rewards": rewards})
+    """What the rewards say of a row whose best answer stands first; answers of one reward stand in the wrong order."""
+    pairs = [_sigmoid(better - worse) for better, worse in itertools.combinations(rewards, 2)]
+    details = {"rewards": rewards, "pairs": pairs}
+    own = sorted(range(len(rewards)), key=lambda place: (-rewards[place], -place))
+    if isinstance(row, PreferenceRow):
+        return Reading((row.chosen, row.rejected)[own[0]], cost, 1, max(pairs[0], 1 - pairs[0]), details)
+    assert isinstance(row, RankingRow)
+    ordered = [rewards[place] for place in own]
+    # Plackett and Luce's probability of the order that is given.
+    rest = (ordered[place] - _log_sum(ordered[place:]) for place in range(len(ordered)))
+    return Reading(order_text(row.answers[place] for place in own), cost, 1, math.exp(sum(rest)), details)
+
+
+def _sigmoid(value: float) -> float:
+    return 1 / (1 + math.exp(-value)) if value >= 0 else math.exp(value) / (1 + math.exp(value))
+
+
+def _log_sum(values: Sequence[float]) -> float:
+    """log of the sum of exp; the largest stands first."""
+    return values[0] + math.log(sum(math.exp(value - values[0]) for value in values))

@@ -9,9 +9,10 @@ from typing import Any
 from tunewright.core.surroundings import code_hash, machine, versions
 from tunewright.core.units import count_text
 from tunewright.data.ledger import Findings
+from tunewright.data.replay import GENERAL, is_replayed
 from tunewright.data.rows import Row
 from tunewright.evaluation import predictions
-from tunewright.evaluation.measuring import LOSS, by_task, direction, in_percent, measures, title
+from tunewright.evaluation.measuring import LOSS, by_task, direction, in_percent, measures, retained, title
 from tunewright.evaluation.report.labels import confusion_tables, label_report, scatter
 from tunewright.evaluation.report.schema import (
     Cost,
@@ -83,23 +84,25 @@ def _measured(shop: Workshop, before: Sequence[Answer], after: Sequence[Answer])
     if not rows:
         return ()
     held_out = {name for name, facts in parts.items() if facts["held_out"]}
-    task_of = {place: row.metadata["task"] for place, row in enumerate(rows)} if parts else {}
+    task_of = {place: row.metadata.get("task") for place, row in enumerate(rows)} if parts else {}
+    general = [place for place, row in enumerate(rows) if is_replayed(row)]
 
     def of(chosen: Sequence[int]) -> list[Measure]:
         asked = [rows[place] for place in chosen]
         return measures(shop.metrics, [before[place] for place in chosen], [after[place] for place in chosen], asked, shop.run.seed)
 
-    # The verdict is about what was tuned for; tasks that are held out stand beside it.
-    whole = [place for place in range(len(rows)) if task_of.get(place) not in held_out]
+    # The verdict is about what was tuned for; tasks that are held out, and what was not to be lost, stand beside it.
+    whole = [place for place, row in enumerate(rows) if task_of.get(place) not in held_out and not is_replayed(row)]
     found = of(whole) if whole else []
-    if whole and not shop.run.evaluation.metrics:
+    # Which of two answers is better can be matched, however long they are.
+    if whole and not shop.run.evaluation.metrics and shop.objective.task not in ("preference", "reward"):
         found = telling_first(found, [rows[place].target_text() for place in whole])
     for name in parts:
         chosen = [place for place, task in task_of.items() if task == name]
         found += by_task(of(chosen), name, name in held_out) if chosen else []
     if len(held_out) > 1:
         found += by_task(of([place for place, task in task_of.items() if task in held_out]), "all tasks", held_out=True)
-    return tuple(found)
+    return tuple(found + retained(of(general), GENERAL)) if general else tuple(found)
 
 
 def telling_first(found: Sequence[Measure], references: Sequence[str]) -> list[Measure]:

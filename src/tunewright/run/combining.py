@@ -18,9 +18,10 @@ import torch
 
 from tunewright.core.errors import BaseModelError, ConfigurationError
 from tunewright.core.narrator import SILENT, Narrator
+from tunewright.core.runs import settings_of
 from tunewright.engine.engine import Engine
 from tunewright.engine.probe import probe
-from tunewright.evaluation.opening import Opened, load_base, open_model, settings_of
+from tunewright.evaluation.opening import Opened, load_base, open_model
 from tunewright.methods._arithmetic import Sum
 from tunewright.methods._lora_arithmetic import concatenation, svd
 from tunewright.methods._lora_tuning import LowRankTuning

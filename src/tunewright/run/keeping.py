@@ -20,6 +20,8 @@ def keep_frozen(engine: Engine, settings: Cache, plan: Plan, narrator: Narrator)
     frozen = freeze(engine, settings)
     if frozen is None:
         return None
+    if frozen.place is not None and any(tree.varies for tree in plan.trees):
+        frozen.stop("every epoch hides other parts of the rows, so that hardly a state is asked for twice")
     narrator.say(frozen.sentence(sum(tree.size for tree in plan.trees)))
     if settings.when == "at_once" and frozen.place is not None:
         steps = range(min(plan.per_epoch, plan.total))

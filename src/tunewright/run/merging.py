@@ -17,11 +17,12 @@ from torch import Tensor
 
 from tunewright.core.errors import BaseModelError, RunFolderError, VerificationError
 from tunewright.core.narrator import SILENT, Narrator
+from tunewright.core.runs import MERGED
 from tunewright.core.seeds import derive
 from tunewright.core.storage import write_folder
 from tunewright.data.forest import Segment, Tree
 from tunewright.engine.engine import Engine
-from tunewright.evaluation.opening import MERGED, Opened, open_model
+from tunewright.evaluation.opening import Opened, open_model
 from tunewright.methods import Tuning
 from tunewright.methods._saved import save_tuning
 from tunewright.models import Model
@@ -95,7 +96,7 @@ def write_whole(opened: Opened, out: Path, wanted: Tensor, facts: Mapping[str, A
             head.save(place)
         if opened.settings:
             (place / MERGED).write_text(settings_text(opened), encoding="utf-8")
-        back = Engine(load_folder(place), probed=engine.probed._replace(own_head=False), head=head)
+        back = Engine(load_folder(place, head=model.has_own_head), probed=engine.probed._replace(own_head=False), head=head)
         compare(wanted, outputs(back, probe_trees(model)), READ_BACK, str(out))
 
     out.parent.mkdir(parents=True, exist_ok=True)

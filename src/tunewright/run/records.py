@@ -45,9 +45,10 @@ def begin(shop: Workshop) -> None:
 
 def _manifest(shop: Workshop) -> dict[str, Any]:
     hashes = {f"data/{split}": sha256_of(shop.folder.data / f"{split}.jsonl") for split in SPLITS}
-    hashes |= choice.keep(shop.tuning, shop.folder)
+    beside = {f"beside/{name}": other.stamp for name, other in shop.engine.beside.items()}
+    hashes |= choice.keep(shop.tuning, shop.folder) | shop.aided.keep(shop.folder)
     return {
-        "hashes": {**hashes, "base": shop.model.fingerprint, "code": code_hash()},
+        "hashes": {**hashes, "base": shop.model.fingerprint, "code": code_hash(), **beside},
         "versions": versions(),
         "machine": machine(),
         "layout": shop.probed._asdict() | {"difference": min(shop.probed.difference, 1e9)},
@@ -78,12 +79,16 @@ def kept_dataset(folder: RunFolder) -> Dataset:
 
 
 def carry_on(shop: Workshop) -> None:
-    """Take up what the manifest of a stopped run says, after checking that the base is still the same."""
+    """Take up what the manifest of a stopped run says, after checking that the base and the models beside it are still the same."""
     kept = shop.folder.manifest
     if kept["hashes"]["base"] != shop.model.fingerprint:
         raise BaseModelError(
             "the base has changed since the run began", where=shop.run.base, hint="Put the old one back, or start a new run."
         )
+    for name, other in shop.engine.beside.items():
+        if kept["hashes"].get(f"beside/{name}", other.stamp) != other.stamp:
+            problem = "the model that the run asks has changed since it began"
+            raise BaseModelError(problem, where=name, hint="Put the old one back, or start a new run.")
     for name in ("torch", "transformers"):
         then, now = kept["versions"].get(name), versions().get(name)
         if then != now:

@@ -53,7 +53,8 @@ def tune(shop: Workshop, stop_asked: Callable[[], bool]) -> Best:
             shop.warn(f"Passed over a damaged checkpoint: {refused}")
         if not found.finished:
             made: deque[Step] = deque(maxlen=1)
-            steps = watched(fit(shop.engine, shop.objective.loss, source, shop.pace, found.step, placement), made.append)
+            steps = watched(fit(shop.engine, shop.aided.loss, source, shop.pace, found.step, placement), made.append)
+            steps = watched(steps, shop.aided.tell)
             steps = alarmed(steps, source, best, shop.warn) if isinstance(source, Rollouts) else steps
             steps = validated(steps, training.validate_every or source.per_epoch, lambda: validate(shop))
             steps = stop_early(steps, best, shop.engine, training.patience)

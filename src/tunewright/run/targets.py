@@ -7,13 +7,29 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from tunewright.core.errors import ConfigurationError, DataError
 from tunewright.core.units import share_text
+from tunewright.data.mixing import telling
 from tunewright.data.reading import Dataset
 from tunewright.data.rendering import REASONS, Refusal, Rendered, Renderer
 from tunewright.data.rendering.audit import TargetCounts, audit, count
-from tunewright.data.rows import LabelRow, LabelsRow, NumberRow, PreferenceRow, QuestionRow, Row, SoftLabelRow, TagsRow
+from tunewright.data.replay import is_replayed
+from tunewright.data.rows import (
+    JudgedRow,
+    LabelRow,
+    LabelsRow,
+    NumberRow,
+    PreferenceRow,
+    QuestionRow,
+    RankingRow,
+    RatingRow,
+    Row,
+    SoftLabelRow,
+    TagsRow,
+    TextRow,
+)
 from tunewright.evaluation.measuring import SCORED
 from tunewright.objectives import Objective
 from tunewright.objectives import room as objectives
+from tunewright.training.aids.sense import require_sensible
 from tunewright.training.settings import Training
 
 if TYPE_CHECKING:
@@ -27,6 +43,10 @@ BY_ROWS: dict[type[Row], str] = {
     TagsRow: "token_classification",
     QuestionRow: "question_answering",
     PreferenceRow: "dpo",
+    JudgedRow: "kto",
+    RankingRow: "reward",
+    RatingRow: "reward",
+    TextRow: "language_modeling",
 }
 """The objective that rows suggest, where none is asked for; all others suggest `sft`."""
 
@@ -41,14 +61,22 @@ class Planted(NamedTuple):
 
 def objective_for(run: Run, dataset: Dataset) -> Objective:
     """What was asked for, or what the rows suggest. Raises `DataError` where the rows cannot serve it."""
-    suggested = BY_ROWS.get(type(dataset.train[0]), "sft") if dataset.train else "sft"
+    suggested = BY_ROWS.get(type(telling(dataset.train)), "sft") if dataset.train else "sft"
     objective = run.objective or objectives.make(suggested)
     if dataset.train and not isinstance(dataset.train[0], objective.rows):
         shapes = [kind.shape for kind in objective.rows]
-        raise DataError(
-            f"rows of shape '{dataset.shape}' cannot serve this objective", where="objective", allowed=shapes, given=dataset.shape
-        )
+        paired = isinstance(dataset.train[0], RankingRow) and PreferenceRow in objective.rows
+        hint = "Make pairs of the answers: `data: {pairs: all}` (or best_worst, neighbours)." if paired else ""
+        problem = f"rows of shape '{dataset.shape}' cannot serve this objective"
+        raise DataError(problem, where="objective", allowed=shapes, given=dataset.shape, hint=hint)
+    strange = next(
+        (row for row in [*dataset.train, *dataset.test] if is_replayed(row) and not isinstance(row, objective.rows)), None
+    )
+    if strange is not None:
+        problem = f"rows of shape '{strange.shape}' are replayed, and '{objectives.name_of(objective)}' cannot learn them"
+        raise ConfigurationError(problem, where="data.replay", hint="Plain text is replayed beside `sft` and `language_modeling`.")
     watching(run.training, objective)
+    require_sensible(run.training.aids, objective)
     compared = run.training.monitor not in ("loss", *objective.scores)
     if compared and dataset.validation and not any(row.has_answer() for row in dataset.validation):
         problem = f"'{run.training.monitor}' compares answers, and these rows have none"
@@ -81,7 +109,7 @@ def plant(objective: Objective, rows: Sequence[Row], renderer: Renderer) -> Plan
     """Rows as what is trained on. Raises `DataError` when they would teach nothing."""
     entries = objective.plant(rows, renderer)
     # On a decoder with a new head no token is a target, so there is nothing to guard; the counts stand all the same.
-    learns = objective.learns if objective.with_head or objective.scores else ""
+    learns = objective.learns if objective.with_head or objective.scores or objective.own_head else ""
     counts = (count if learns and renderer.kind != "encoder" else audit)(entries, renderer)
     if not counts.examples:
         raise DataError("no row is left to train on", hint=f"{_sentence(counts, learns)}.")

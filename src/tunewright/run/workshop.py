@@ -20,14 +20,16 @@ from tunewright.data.forest import Tree
 from tunewright.data.reading import Dataset
 from tunewright.data.rendering import Refusal, Renderer
 from tunewright.data.rendering.audit import TargetCounts
+from tunewright.data.replay import is_replayed
 from tunewright.data.rows import Row
 from tunewright.engine.engine import Engine
 from tunewright.engine.optimizers import Optimizer
 from tunewright.engine.placement import Placement
 from tunewright.engine.placement.group import own_device, own_threads
 from tunewright.engine.probe import Probed, probe
+from tunewright.evaluation.beside import Besides, settle_beside
 from tunewright.evaluation.dealt import Dealt
-from tunewright.evaluation.opening import load_base
+from tunewright.evaluation.opening import load_base, open_model
 from tunewright.evaluation.task import Always, Approach
 from tunewright.evaluation.tuned import Tuned
 from tunewright.methods import Tuning
@@ -36,13 +38,16 @@ from tunewright.models.facts import facts
 from tunewright.models.four_bits import FOUR_BITS
 from tunewright.objectives import Guess, Objective
 from tunewright.objectives._policy import PolicyObjective
+from tunewright.objectives._reference import ReferredObjective
 from tunewright.run import choice
+from tunewright.run.aiding import Aided, Subject, aided
 from tunewright.run.keeping import keep_frozen
 from tunewright.run.placing import idle, place
-from tunewright.run.targets import decided, objective_for, plant, watching
+from tunewright.run.targets import Planted, decided, objective_for, plant, watching
 from tunewright.training.choosing import Chooser, threads_for
 from tunewright.training.estimate import Estimate, refuse_base, refuse_if_too_large
 from tunewright.training.loop import ALONE, Pace, Plan, Source
+from tunewright.training.referring import Referring
 from tunewright.training.rollouts import Desk, Rollouts
 from tunewright.training.settings import Training
 from tunewright.training.settle import Settled, settle, total_steps
@@ -75,7 +80,6 @@ class Workshop:
 
     Args:
         run: resolved, without gaps; `reasons` says why each gap was filled as it was (by key path).
-        labels: the labels in the order of the head or of the label words; empty for text.
         placement: the processes that work on it, and what each of them holds.
     """
 
@@ -86,12 +90,11 @@ class Workshop:
     model: Model
     renderer: Renderer
     objective: Objective
-    labels: tuple[str, ...]
     tuning: Tuning
+    aided: Aided
     engine: Engine
     probed: Probed
     plan: Plan
-    pace: Pace
     targets: TargetCounts
     estimate: Estimate
     reasons: dict[str, str]
@@ -99,6 +102,16 @@ class Workshop:
     metrics: tuple[str, ...] = ()
     warnings: list[str] = field(default_factory=list)
     base_validation: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The labels in the order of the head or of the label words; empty for text."""
+        return self.objective.label_names()
+
+    @property
+    def pace(self) -> Pace:
+        """The course of the learning rate."""
+        return _pace(self.run.training, self.plan.total)
 
     @property
     def narrator(self) -> Narrator:
@@ -123,7 +136,8 @@ class Workshop:
         """The model as it stands, as something that answers rows."""
         sampling = self.run.evaluation.sampling
         tuned = Tuned(self.engine, self.renderer, self.objective, labels=self.labels, sampling=sampling, name=name)
-        return Dealt(tuned, self.placement, drawn=sampling.temperature > 0)
+        together = sampling.temperature > 0 or isinstance(self.objective, ReferredObjective)
+        return Dealt(tuned, self.placement, drawn=together)
 
     @property
     def has_new_head(self) -> bool:
@@ -133,6 +147,8 @@ class Workshop:
     @cached_property
     def source(self) -> Source:
         """What the steps train on: the plan, or, for a policy, what it writes from step to step."""
+        if isinstance(self.objective, ReferredObjective):
+            return Referring(self.plan, self.engine, self.objective, self.placement)
         if not isinstance(self.objective, PolicyObjective):
             return self.plan
         folder = self.folder.path / "rollouts"
@@ -167,33 +183,33 @@ def set_up(run: Run, dataset: Dataset, folder: RunFolder | None, narrator: Narra
     """
     clock = Clock(narrator)
     with clock.stage("Load the base"):
-        model = _load(run, narrator)
+        model = _load(run, objective_for(run, dataset), narrator)
         objective = decided(objective_for(run, dataset), model.kind, dataset)
         reasons = threads_for(run.threads, model.width, model.network.device, group)
-        settled = settle(watching(run.training, objective), run.method, rows=len(dataset.train), parameters=_size(model))
+        settled = _settled(run, objective, len(dataset.train), model)
     with clock.stage("Show what is trained on"):
-        renderer = Renderer(model.tokenizer, model.kind, run.method.text_room(model.context), run.rendering.settled(dataset.train))
-        planted = plant(objective, dataset.train, renderer)
-        trees = [item.tree for item in planted.entries if not isinstance(item, Refusal)]
+        renderer, planted, trees = _rendered(run, model, objective, dataset)
         narrator.say(planted.sentence)
     with clock.stage("Estimate"):
         tuning, engine, probed = _equip(model, objective, settled, run.seed, group)
         trees = trees if folder is None else objective.prepare(engine, trees)
-        plan = _plan(trees, settled.training, run.seed, objective)
+        aids = aided(Subject(run, objective, renderer, engine, tuning), trees, folder, group)
+        plan = aids.ordered(_plan(trees, settled.training, run.seed, objective))
         tuning.begin(plan.total)
         reasons |= choice.decide(tuning, choice.Source(engine, objective.loss, plan), folder, group)
-        done, guess = Chooser(engine, objective.loss, group).decide(settled.training, plan, settled.reasons | reasons)
+        settle_beside(engine)
+        done, guess = Chooser(engine, aids.loss, group).decide(settled.training, plan, settled.reasons | aids.reasons | reasons)
         training, plan, reasons = done.training, done.plan, done.reasons
         plan = plan if folder is None else _as_decided(plan, objective, engine)
         placement, guess, why = place(run.placement, group, engine, tuning, guess)
         reasons |= {"placement": why} if why else {}
-        engine.optimizer = Optimizer(training.optimizer, engine.parameters)
+        aids.hold(placement)
+        engine.optimizer = Optimizer(training.optimizer, engine.parameters, _faster(training))
         _announce(narrator, guess, reasons)
         refuse_if_too_large(guess, plan.token_budget)
-        # Last, since everything that is decided above belongs to the key of what is kept.
-        engine.prefix = keep_frozen(engine, run.cache, plan, narrator) if _rereads(folder, objective) else None
+        engine.prefix = keep_frozen(engine, run.cache, plan, narrator) if _rereads(folder, objective, aids) else None
     chosen = {"method": settled.method, "objective": objective, "rendering": renderer.config, "training": training}
-    chosen |= {"threads": torch.get_num_threads(), "evaluation": _evaluation(run, trees), "device": str(engine.device)}
+    chosen |= {"threads": torch.get_num_threads(), "evaluation": _evaluation(run, trees, dataset), "device": str(engine.device)}
     return Workshop(
         run=run.model_copy(update=chosen),
         folder=folder or RunFolder(run.folder),
@@ -202,12 +218,11 @@ def set_up(run: Run, dataset: Dataset, folder: RunFolder | None, narrator: Narra
         model=model,
         renderer=renderer,
         objective=objective,
-        labels=objective.label_names(),
         tuning=tuning,
+        aided=aids,
         engine=engine,
         probed=probed,
         plan=plan,
-        pace=_pace(training, plan.total),
         targets=planted.counts,
         estimate=guess,
         reasons=reasons,
@@ -217,9 +232,18 @@ def set_up(run: Run, dataset: Dataset, folder: RunFolder | None, narrator: Narra
     )
 
 
-def _rereads(folder: RunFolder | None, objective: Objective) -> bool:
-    """Whether rows are read again in later epochs: looking alone reads them once, and what a policy writes is never read again."""
-    return folder is not None and not isinstance(objective, PolicyObjective)
+def _rendered(run: Run, model: Model, objective: Objective, dataset: Dataset) -> tuple[Renderer, Planted, list[Tree]]:
+    """What makes trees of rows, what it made of the training rows, and the trees alone."""
+    renderer = Renderer(model.tokenizer, model.kind, run.method.text_room(model.context), run.rendering.settled(dataset.train))
+    planted = plant(objective, dataset.train, renderer)
+    return renderer, planted, [item.tree for item in planted.entries if not isinstance(item, Refusal)]
+
+
+def _rereads(folder: RunFolder | None, objective: Objective, aids: Aided) -> bool:
+    """Whether rows are read again in later epochs as they were: looking alone reads them once, what a policy writes is never read
+    again, and with noise on the embeddings no state is a constant of its row. What is kept is found last of all, since everything
+    that is decided before belongs to its key."""
+    return folder is not None and not isinstance(objective, PolicyObjective) and not aids.aids.neftune
 
 
 def _as_decided(plan: Plan, objective: Objective, engine: Engine) -> Plan:
@@ -250,13 +274,13 @@ def _dropped(dataset: Dataset) -> list[str]:
     return [f"{len(dataset.ledger)} of {read} rows were dropped and not learned from: {kinds}."]
 
 
-def _load(run: Run, narrator: Narrator) -> Model:
+def _load(run: Run, objective: Objective, narrator: Narrator) -> Model:
     """The base, on the device; refused before it is read when its weights alone do not fit."""
     torch.set_num_threads(own_threads(run.threads))
     device = own_device(run.device)
     refuse_base(run.base, facts(run.base).parameters, torch.device("cpu"))
     four = run.training.base_precision in FOUR_BITS
-    model = load_base(run.base, run.training.base_precision if four else "float32")
+    model = load_base(run.base, run.training.base_precision if four else "float32", own_head=objective.own_head)
     model.network.to(device)  # type: ignore[arg-type]
     narrator.say(f"{run.base}: {model.family} {model.kind.replace('_', '-')}, {count_text(_size(model))} parameters")
     return model
@@ -276,6 +300,7 @@ def _equip(model: Model, objective: Objective, settled: Settled, seed: int, grou
         raise ConfigurationError("nothing would be trained", where="method", hint=hint)
     probed = Probed(*group.tell(list(probe(model, settled.method.layouts))))
     engine = Engine(model, parameters, probed, head=head)
+    engine.beside = Besides(objective.others(), open_model, engine)
     tuning.follow(engine.first)
     return tuning, engine, probed
 
@@ -290,13 +315,25 @@ def _pace(training: Training, total: int) -> Pace:
     return Pace(training.learning_rate or 1e-4, training.schedule, rising, training.clip)
 
 
-def _evaluation(run: Run, trees: Sequence[Tree]) -> Evaluation:
+def _faster(training: Training) -> float:
+    """How many times faster than the rest a new head learns."""
+    return training.head_learning_rate / training.learning_rate if training.head_learning_rate and training.learning_rate else 1.0
+
+
+def _evaluation(run: Run, trees: Sequence[Tree], dataset: Dataset) -> Evaluation:
     """The settings of evaluation; answers may be a little longer than the longest one trained on, unless a length is given."""
     asked = run.evaluation
     if "max_new_tokens" in asked.sampling.model_fields_set:
         return asked
-    longest = max((segment.trained for tree in trees for segment in tree.segments), default=0)
+    own = (tree for tree in trees if not is_replayed(dataset.train[tree.segments[0].row]))
+    longest = max((segment.trained for tree in own for segment in tree.segments), default=0)
     return asked.model_copy(update={"sampling": asked.sampling.model_copy(update={"max_new_tokens": min(256, longest + 8)})})
+
+
+def _settled(run: Run, objective: Objective, rows: int, model: Model) -> Settled:
+    """The training settings and the method without gaps."""
+    wanted, new_head = watching(run.training, objective), objective.with_head
+    return settle(wanted, run.method, rows=rows, parameters=_size(model), new_head=new_head, pace=objective.pace)
 
 
 def _size(model: Model) -> int:

@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import pytest
 import torch
@@ -16,6 +16,7 @@ from torch import Tensor
 from tunewright.data.forest import Tree
 from tunewright.data.rendering import Refusal, Renderer
 from tunewright.data.rows import Row
+from tunewright.engine.beside import Beside
 from tunewright.engine.engine import Engine, LayoutName
 from tunewright.engine.optimizers import Optimizer
 from tunewright.engine.probe import probe
@@ -49,9 +50,17 @@ class ObjectiveContract:
         """The objective with everything decided that the kind of base decides."""
         return self.objective
 
+    def model(self, family: str) -> Model:
+        """The tiny model of a family, with what the objective needs of a base."""
+        return tiny(family, own_head=self.objective.own_head)
+
     def labels(self) -> tuple[str, ...]:
         """The labels of a new head, where the objective has one."""
         return ()
+
+    def beside(self, family: str) -> Mapping[str, Beside]:
+        """The models that the objective names (`Objective.others`), by their names."""
+        return {}
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
         """Each test that asks for a family runs once a family."""
@@ -60,7 +69,7 @@ class ObjectiveContract:
 
     def _ready(self, family: str, layout: LayoutName | None = None) -> tuple[Engine, Objective, list[Tree]]:
         """An engine with a small LoRA away from its start, the objective for it, and the rows as trees."""
-        model = tiny(family)
+        model = self.model(family)
         objective = self.resolved(model)
         renderer = Renderer(model.tokenizer, model.kind, model.context)
         trees = [item.tree for item in objective.plant(self.rows, renderer) if not isinstance(item, Refusal)]
@@ -72,7 +81,7 @@ class ObjectiveContract:
                 parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.02)
         found = probe(model)
         engine = Engine(model, parameters, found._replace(layout=layout or found.layout), head=head.eval() if head else None)
-        engine.optimizer = Optimizer(AdamW(), engine.parameters)
+        engine.optimizer, engine.beside = Optimizer(AdamW(), engine.parameters), self.beside(family)
         tuning.follow(engine.first)
         return engine, objective, objective.prepare(engine, trees)
 
@@ -138,7 +147,7 @@ class ObjectiveContract:
         assert losses[-1] < 0.7 * losses[0]
 
     def test_rows_stand_in_order(self, family: str) -> None:
-        model = tiny(family)
+        model = self.model(family)
         planted = self.resolved(model).plant(self.rows, Renderer(model.tokenizer, model.kind, model.context))
         assert [item.row for item in planted] == list(range(len(self.rows)))
         for number, item in enumerate(planted):
@@ -146,7 +155,7 @@ class ObjectiveContract:
             assert {segment.row for segment in item.tree.segments} == {number}
 
     def test_useless_rows_are_refused(self, family: str) -> None:
-        model = tiny(family)
+        model = self.model(family)
         mixed = [row for pair in zip(self.useless, self.rows, strict=False) for row in pair]
         planted = self.resolved(model).plant(mixed, Renderer(model.tokenizer, model.kind, model.context))
         for number, (row, item) in enumerate(zip(mixed, planted, strict=True)):

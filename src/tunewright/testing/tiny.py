@@ -111,8 +111,12 @@ def kind_of_family(family: str) -> Kind:
     return "decoder" if family in DECODERS else "encoder" if family in ENCODERS else "encoder_decoder"
 
 
-def tiny(family: str, seed: int = 0) -> Model:
-    """A tiny model of a family (width 32, 2 blocks, 300 tokens); equal seeds give equal weights, and no global state is touched."""
+def tiny(family: str, seed: int = 0, *, own_head: bool = False) -> Model:
+    """A tiny model of a family (width 32, 2 blocks, 300 tokens); equal seeds give equal weights, and no global state is touched.
+
+    Args:
+        own_head: an encoder has its head for hidden words.
+    """
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
@@ -121,7 +125,7 @@ def tiny(family: str, seed: int = 0) -> Model:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if kind == "encoder":
-            network = _encoder(config)
+            network = _encoder(config, own_head)
         else:
             network = (AutoModelForCausalLM if kind == "decoder" else AutoModelForSeq2SeqLM).from_config(
                 config, dtype=torch.float32
@@ -131,9 +135,9 @@ def tiny(family: str, seed: int = 0) -> Model:
     return Model(network.eval(), tokenizer, kind, family, f"tiny:{family}", None, fingerprint_of(network, tokenizer))
 
 
-def save_tiny(family: str, folder: Path, seed: int = 0) -> Path:
+def save_tiny(family: str, folder: Path, seed: int = 0, *, own_head: bool = False) -> Path:
     """Write `tiny(family, seed)` as a folder that loads like any base; the folder is returned."""
-    model = tiny(family, seed)
+    model = tiny(family, seed, own_head=own_head)
     with quiet():
         model.network.save_pretrained(folder)
         model.tokenizer.save_pretrained(folder)
@@ -168,12 +172,14 @@ def byte_tokenizer(kind: Kind = "decoder") -> PreTrainedTokenizerFast:
     )
 
 
-def _encoder(config: PreTrainedConfig) -> Any:
+def _encoder(config: PreTrainedConfig, own_head: bool) -> Any:
     import inspect
 
-    from transformers import AutoModel
+    from transformers import AutoModel, AutoModelForMaskedLM
     from transformers.models.auto.modeling_auto import MODEL_MAPPING
 
+    if own_head:
+        return AutoModelForMaskedLM.from_config(config)
     takes_pooler = "add_pooling_layer" in inspect.signature(MODEL_MAPPING[type(config)].__init__).parameters
     return AutoModel.from_config(config, **({"add_pooling_layer": False} if takes_pooler else {}))
 

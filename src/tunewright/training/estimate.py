@@ -162,9 +162,10 @@ def _pass(engine: Engine, loss: Callable[[Engine, Batch], Loss], batch: Batch) -
 
 def _logits(engine: Engine, batch: Batch) -> int:
     """Bytes of the largest chunk of logits, its softmax and its gradient."""
-    if engine.model.kind == "encoder" or engine.head is not None:
+    if engine.head is not None or not engine.model.has_own_head:
         return 0
-    return 3 * 4 * min(len(batch.targets_N), chunk_rows(engine.model.vocabulary)) * engine.model.vocabulary
+    targets = int((batch.tags_U >= 0).sum()) if engine.model.kind == "encoder" else len(batch.targets_N)
+    return 3 * 4 * min(targets, chunk_rows(engine.model.vocabulary)) * engine.model.vocabulary
 
 
 def refuse_base(name: str, parameters: int, device: torch.device) -> None:

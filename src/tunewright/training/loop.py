@@ -85,6 +85,7 @@ class Plan:
         batch_size: rows in an optimizer step; the last one of an epoch may be smaller.
         token_budget: tokens in a forward pass.
         total: optimizer steps of the whole run.
+        order: gives the order of an epoch (0-based) as every tree's index once; drawn from seed and epoch when None.
     """
 
     trees: Sequence[Tree]
@@ -92,6 +93,7 @@ class Plan:
     token_budget: int
     seed: int
     total: int
+    order: Callable[[int], Sequence[int]] | None = None
 
     @property
     def per_epoch(self) -> int:
@@ -102,7 +104,12 @@ class Plan:
         """The forward passes of optimizer step `step` (0-based)."""
         epoch, place = divmod(step, self.per_epoch)
         chosen = _epoch(self, epoch)[place]
-        return [[self.trees[index] for index in batch] for batch in chosen]
+        return [[self._tree(index, epoch) for index in batch] for batch in chosen]
+
+    def _tree(self, index: int, epoch: int) -> Tree:
+        """A tree as an epoch learns it. What is drawn in it depends on seed, epoch and tree alone; its size is always the same."""
+        tree = self.trees[index]
+        return tree.redrawn(derive(self.seed, "corruption", epoch, index)) if tree.varies else tree
 
     def members(self, step: int) -> list[int]:
         """The trees of optimizer step `step` (0-based), as rising indexes."""
@@ -130,7 +137,8 @@ class Plan:
 
 @lru_cache(maxsize=2)
 def _epoch(plan: Plan, epoch: int) -> list[list[list[int]]]:
-    return plan_steps(plan.trees, batch_size=plan.batch_size, token_budget=plan.token_budget, seed=plan.seed, epoch=epoch)
+    sizes = {"batch_size": plan.batch_size, "token_budget": plan.token_budget}
+    return plan_steps(plan.trees, **sizes, seed=plan.seed, epoch=epoch, order=None if plan.order is None else plan.order(epoch))
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,7 @@ from tunewright.training.around import Best
 from tunewright.training.loop import Plan, Step
 
 KEPT = 2  # files of the newest rollouts
+EARLY, SILENT = 8, 0.5  # steps after which it is said that more than this share of what was drawn teaches nothing
 STATE, GOOD = "policy.state", "policy.good."
 LENGTH, REPETITION, STEP = range(3)  # of the state: both as the first rollout had them, and the step of the last good parameters
 
@@ -99,6 +100,11 @@ class Rollouts:
         return self._plan.per_epoch * self._updates
 
     @property
+    def compares(self) -> bool:
+        """Whether the objective compares the answers to one prompt with each other."""
+        return self._desk.objective.compares
+
+    @property
     def alarm(self) -> str:
         """Why the run should stop at this step; empty while all is well."""
         return self._current.alarm if self._current is not None else ""
@@ -157,7 +163,7 @@ class Rollouts:
         answers = sample_groups(desk.engine, prompts, settings, ends=ends, samples=objective.group, scored=True)
         texts = [[desk.renderer.decode(one.tokens) for one in group] for group in answers]
         asked = [(desk.rows[root.row], text) for root, group in zip(roots, texts, strict=True) for text in group]
-        grades = graded(objective.grader, asked, objective.on_error)
+        grades = graded(objective.grader, asked, objective.on_error, desk.engine.beside)
         rewards = iter(grades.values)
         groups = [
             [_as_drawn(root.row, root.tokens, one, text, next(rewards)) for one, text in zip(*pair, strict=True)]
@@ -229,8 +235,11 @@ class Rollouts:
 
 
 def alarmed(steps: Iterator[Step], rollouts: Rollouts, best: Best, warn: Callable[[str], None]) -> Iterator[Step]:
-    """End where a limit is passed, with the last parameters that were within all limits; a best step after these does not count."""
-    for step in steps:
+    """End where a limit is passed, with the last parameters that were within all limits; a best step after these does not count.
+
+    Where most answers teach nothing, that is said as well, and the run goes on.
+    """
+    for step in heard(steps, rollouts.compares, warn):
         if rollouts.alarm:
             good = rollouts.go_back()
             warn(
@@ -240,6 +249,29 @@ def alarmed(steps: Iterator[Step], rollouts: Rollouts, best: Best, warn: Callabl
             if best.step > good:
                 best.value, best.parameters = None, {}
             step.last = True
+        yield step
+
+
+def heard(steps: Iterator[Step], compares: bool, warn: Callable[[str], None]) -> Iterator[Step]:
+    """Say once, early or at the end, that most grades carry no signal.
+
+    Args:
+        compares: answers are learned from by comparison with others to their prompt, and not with what was expected of them.
+    """
+    shares: list[float] = []
+    said = False
+    for step in steps:
+        if step.facts:
+            shares.append(step.facts["constant_groups"] if compares else float(step.facts["reward_deviation"] == 0))
+        silent = sum(shares) / len(shares) if shares else 0.0
+        if not said and silent > SILENT and (step.last or len(shares) == EARLY):
+            said = True
+            whose = "prompts had answers" if compares else "steps had answers"
+            warn(
+                f"{silent:.0%} of the {whose} that were all graded alike (mean reward {step.facts['reward']:.3g}) by step "
+                f"{step.number}, and nothing is learned from these. The task is too hard or too easy for this model, or the "
+                "grader too coarse: take one that gives a part for a part, or begin with a model that is right now and then."
+            )
         yield step
 
 

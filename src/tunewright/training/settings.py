@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from tunewright.core.configuration import Strict
-from tunewright.core.errors import UnknownNameError
+from tunewright.core.errors import ConfigurationError, UnknownNameError
 from tunewright.engine.settings import AdamW
 from tunewright.metrics import room as metrics
+from tunewright.training.aids.settings import Aids
 
 
 class Course(Strict):
     """What is learned in which steps: these settings change the result."""
 
     learning_rate: float | None = Field(default=None, gt=0, le=10, description="peak learning rate")
+    head_learning_rate: float | None = Field(
+        default=None, gt=0, le=10, description="peak learning rate of a new head, which starts from nothing"
+    )
     epochs: float | None = Field(default=None, gt=0, le=1000, description="passes over the training rows")
     max_steps: int | None = Field(default=None, ge=1, description="stop after this many optimizer steps, whatever `epochs` says")
     batch_size: int | None = Field(default=None, ge=1, description="rows in one optimizer step")
@@ -25,6 +29,7 @@ class Course(Strict):
     warmup: float = Field(default=0.05, ge=0, lt=1, description="share of the steps over which the learning rate rises")
     clip: float | None = Field(default=1.0, gt=0, description="largest gradient norm")
     optimizer: AdamW = Field(default=AdamW(), description="moments and weight decay")
+    aids: Aids = Field(default=Aids(), description="noise, agreement of two passes, weights held near the base's, order of rows")
 
 
 class Training(Course):
@@ -64,3 +69,11 @@ class Training(Course):
         if name not in known:
             raise UnknownNameError(f"there is no metric '{name}' to monitor", allowed=known, given=name)
         return name
+
+    @model_validator(mode="after")
+    def _weights_have_gradients(self) -> Training:
+        if self.aids.ewc is not None and self.base_precision != "auto":
+            hint = "Leave out `base_precision`, or take `aids.l2_to_base`, which needs no gradients of the base."
+            problem = f"weights that are held in {self.base_precision} have no gradients to measure their importance by"
+            raise ConfigurationError(problem, where="aids.ewc", hint=hint)
+        return self

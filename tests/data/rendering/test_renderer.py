@@ -276,6 +276,24 @@ def test_branches_share_the_prompt_and_equal_the_single_rows(family, tiny):
         renderer.branches(messages, ["yes", ""])
 
 
+@pytest.mark.parametrize("kind", ["decoder", "encoder_decoder"])
+def test_what_is_cut_of_a_prompt_with_answers_is_counted_or_refused(tiny, kind):
+    messages = (Message(role="user", content="x" * 50),)
+    whole, short, strict = (
+        Renderer(tiny.byte_level(), kind, config=build(Rendering, settings))
+        for settings in ({}, {"max_tokens": 40}, {"max_tokens": 40, "truncate": "refuse"})
+    )
+    full, cut = (renderer.branched(messages, ["yes", "no"]) for renderer in (whole, short))
+    assert full.truncated == 0
+    assert cut.truncated == len(full.tree.segments[0].tokens) - len(cut.tree.segments[0].tokens) > 0
+    tokens, lost = short.prompt_and_cut(ChatRow(messages=messages), room=5)
+    assert tokens == short.prompt(ChatRow(messages=messages), room=5)
+    assert lost == len(whole.prompt(ChatRow(messages=messages))) - len(tokens) > 0
+    assert whole.prompt_and_cut(ChatRow(messages=messages), room=5)[1] == 0
+    with pytest.raises(RowRefused, match="truncate is 'refuse'"):
+        strict.branched(messages, ["yes", "no"])
+
+
 # --- the bulk path
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import ClassVar
 
 from tunewright.data.cleaning import Action, Filter, Pool, Verdict
-from tunewright.data.rows import PreferenceRow, TextRow
+from tunewright.data.rows import JudgedRow, PreferenceRow, RankingRow, TextRow
 
 
 class ConflictingLabels(Filter):
@@ -31,10 +31,12 @@ class ConflictingLabels(Filter):
 
 def _asked(pool: Pool, index: int) -> str:
     row = pool.rows[index]
-    if not isinstance(row, PreferenceRow):
-        return row.input_text().strip()
-    # A prompt has many pairs as a rule; only the same two answers can contradict each other.
-    return "\x1f".join([row.input_text(), *sorted((row.chosen, row.rejected))])
+    # A prompt has many pairs as a rule; only the same answers can be put into two orders, or judged twice.
+    if isinstance(row, PreferenceRow):
+        return "\x1f".join([row.input_text(), *sorted((row.chosen, row.rejected))])
+    if isinstance(row, RankingRow):
+        return "\x1f".join([row.input_text(), *sorted(row.answers)])
+    return "\x1f".join([row.input_text(), row.completion]) if isinstance(row, JudgedRow) else row.input_text().strip()
 
 
 def _conflicts(pool: Pool, members: list[int]) -> Iterable[Verdict]:

@@ -173,11 +173,13 @@ def _guard_targets(counts: TargetCounts, entries: Sequence[Rendered | Refusal], 
         shortest = min(entry.prompt_tokens for entry in long)
         answer = min(entry.answer_tokens for entry in long)
         needed = max(entry.prompt_tokens + entry.answer_tokens for entry in long)
+        refused = renderer.config.truncate == "refuse"
+        what = "no row fits and truncate is 'refuse'" if refused else "every answer was cut away"
         problem = (
-            f"every answer was cut away: max_tokens is {renderer.limit:,}, but the shortest prompt has {shortest:,} tokens"
+            f"{what}: max_tokens is {renderer.limit:,}, but the shortest prompt has {shortest:,} tokens"
             f" and the shortest answer {answer:,}"
         )
-        raise DataError(problem, hint=f"max_tokens {needed:,} keeps every row whole.")
+        raise DataError(problem, hint=f"max_tokens {needed:,} keeps every row whole, where the base reads so many.")
     first = counts.refused[0] if counts.refused else None
     reason = f"; {first.rows} rows: {first.message} ({', '.join(first.where)})" if first else ""
     raise DataError(f"no token of any row would be learned{reason}", hint="Check the columns and the roles of the rows.")

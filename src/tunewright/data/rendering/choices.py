@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from tunewright.data.forest import Segment, Tree, single
 from tunewright.data.rendering.drafts import Draft, Rendered, lines, one_bos, refusal_with_sizes, without_oldest, without_rest
@@ -11,13 +12,22 @@ from tunewright.data.rendering.refusals import Refusal, RowRefused
 from tunewright.data.rows import LabelRow
 
 
-def choices(drafts: Sequence[Draft], encoding: Encoding, limit: int | None, *, joined: bool, row: int = 0) -> Tree:
+class Choices(NamedTuple):
+    """A prompt with its answers as a tree, and how many tokens of the prompt were cut away."""
+
+    tree: Tree
+    cut: int
+
+
+def choices(
+    drafts: Sequence[Draft], encoding: Encoding, limit: int | None, *, joined: bool, row: int = 0, cuts: bool = True
+) -> Choices:
     """Drafts of the same prompt with different answers, as one tree: the prompt is the root, every answer a child of it.
 
-    The prompt is cut, oldest part first, so that the longest answer fits.
+    The prompt is cut, oldest part first, so that the longest answer fits; with `cuts` off the row is refused instead.
 
     Raises:
-        RowRefused: the drafts do not share a prompt, an answer has no tokens, or the answers alone do not fit.
+        RowRefused: the drafts do not share a prompt, an answer has no tokens, the answers alone do not fit, or nothing may be cut.
     """
     ready = [without_rest(line) for line in lines(drafts, encoding)]
     root = ready[0].tokens[: ready[0].seam]
@@ -34,13 +44,16 @@ def choices(drafts: Sequence[Draft], encoding: Encoding, limit: int | None, *, j
     if limit is not None and not joined and answer > limit:
         message = f"the longest answer has {answer:,} tokens, max_tokens is {limit:,}"
         raise RowRefused(refusal_with_sizes("answer_too_long", message, longest))
+    if limit is not None and over > 0 and not cuts:
+        message = f"the row has {len(longest.tokens):,} tokens, max_tokens is {limit:,} and truncate is 'refuse'"
+        raise RowRefused(refusal_with_sizes("too_long", message, longest))
     if limit is not None and over > 0:
-        cut = without_oldest(longest, over, limit)
-        root = cut.tokens[: cut.seam]
+        shorter = without_oldest(longest, over, limit)
+        root = shorter.tokens[: shorter.seam]
     if not joined:
         root = [*encoding.prefix, *root[longest.head :], *encoding.suffix]
     children = (Segment(tuple(line.tokens[line.seam :]), 0, tuple(line.weights[line.seam :]), row=row) for line in ready)
-    return Tree((Segment(tuple(root), None, row=row), *children))
+    return Choices(Tree((Segment(tuple(root), None, row=row), *children)), max(0, over))
 
 
 def whole_text(row: LabelRow, encoding: Encoding, limit: int | None, label: int | None, index: int = 0) -> Rendered:

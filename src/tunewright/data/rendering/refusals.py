@@ -16,6 +16,8 @@ REASONS = {
     "doubled_bos": "the row begins with two beginning-of-sequence tokens",
     "template": "the chat template refused the conversation",
     "mask": "the assistant's part of the rendered conversation cannot be told from the rest",
+    "equal_answers": "two of the answers are the same",
+    "tie": "two of the answers have the same rating (pairs can be made of the others: `data.pairs`)",
     "shape": "rows of this shape cannot be rendered for this kind of base",
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from copy import copy
 from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal
@@ -62,6 +63,15 @@ class Renderer:
         self.limit = _limit(self.config.max_tokens, context)
         self.template = ChatTemplate(self.encoding, self.config.template, ends_turns=kind == "decoder")
         self.chats = Chats(self.encoding, self.template, self.config)
+        self._in_windows = False
+
+    def learning_all(self) -> Renderer:
+        """The same for rows that are learned whole: every token is a target, and a long row becomes several windows, uncut."""
+        other = copy(self)
+        other.config = self.config.model_copy(update={"train_on": "all"})
+        other.chats = Chats(self.encoding, self.template, other.config)
+        other._in_windows = True
+        return other
 
     def example(self, row: Row) -> Rendered:
         """A row as one training example.
@@ -113,6 +123,10 @@ class Renderer:
         Raises:
             RowRefused: the template raised, or the prompt does not fit and may not be cut.
         """
+        return self.prompt_and_cut(row, room=room)[0]
+
+    def prompt_and_cut(self, row: Row, *, room: int = 0) -> tuple[tuple[int, ...], int]:
+        """`prompt`, and how many of its tokens were cut away. Raises `RowRefused` as that does."""
         try:
             return self._prompt(row, room)
         except RowRefused as error:
@@ -139,9 +153,13 @@ class Renderer:
         drafts = [
             label_draft(replace(row, label=label, weight=1.0), self.encoding, self.config, joined=self._joined) for label in labels
         ]
-        return choices(drafts, self.encoding, self.limit, joined=self._joined)
+        return choices(drafts, self.encoding, self.limit, joined=self._joined, cuts=self._cuts).tree
 
     def branches(self, messages: Sequence[Message], answers: Sequence[str], *, tools: Tools = (), row: int = 0) -> Tree:
+        """The tree of `branched`. Raises `RowRefused` as that does."""
+        return self.branched(messages, answers, tools=tools, row=row).tree
+
+    def branched(self, messages: Sequence[Message], answers: Sequence[str], *, tools: Tools = (), row: int = 0) -> Rendered:
         """A conversation with one child for each answer: preferences, rankings, groups of samples. The prompt is computed once.
 
         Args:
@@ -151,12 +169,15 @@ class Renderer:
             row: the index kept in the segments.
 
         Raises:
-            RowRefused: an answer is empty or does not fit, or the template writes different prompts for different answers.
+            RowRefused: an answer is empty or does not fit, the prompt does not fit and may not be cut, or the template writes
+                different prompts for different answers.
         """
         quiet = [replace(message, weight=0.0) for message in messages]
         spoken = [[*quiet, Message(role="assistant", content=answer)] for answer in answers]
         drafts = [self.chats.learned(conversation, tools) for conversation in spoken]
-        return choices(drafts, self.encoding, self.limit, joined=self._joined, row=row)
+        tree, cut = choices(drafts, self.encoding, self.limit, joined=self._joined, row=row, cuts=self._cuts)
+        first = drafts[0]
+        return Rendered(tree, cut, control=first.control, row=row, notes=first.notes, conversation=first.conversation)
 
     def decode(self, tokens: Sequence[int]) -> str:
         """The text of a generated answer: up to the first token that ends a turn, without special tokens and closing white space.
@@ -182,6 +203,10 @@ class Renderer:
     @property
     def _joined(self) -> bool:
         return self.kind != "encoder_decoder"
+
+    @property
+    def _cuts(self) -> bool:
+        return self.config.truncate != "refuse"
 
     def _block(self, rows: Sequence[Row], first: int) -> Iterator[Rendered | Refusal]:
         drafts: list[Draft | Refusal] = []
@@ -225,7 +250,8 @@ class Renderer:
             yield whole_text(row, self.encoding, self.limit, None, index)
             return
         one_bos(line, self.encoding.bos)
-        pieces = chunks(line, self.limit) if isinstance(row, TextRow) else [self._fitted(row, line)]
+        whole = self._in_windows or isinstance(row, TextRow)
+        pieces = chunks(line, self.limit) if whole else [self._fitted(row, line)]
         for piece in pieces:
             if piece.trained - (piece.weights[0] > 0) < 1:
                 problem = f"no token of the row would be learned (its weight is {row.weight:g}, {piece.cut} tokens were cut away)"
@@ -254,23 +280,22 @@ class Renderer:
                 break
         return replace(shorter, cut=len(line.tokens) - len(shorter.tokens), answer_cut=line.trained - shorter.trained)
 
-    def _prompt(self, row: Row, room: int) -> tuple[int, ...]:
+    def _prompt(self, row: Row, room: int) -> tuple[tuple[int, ...], int]:
         if self.kind == "encoder":
             raise RowRefused(Refusal("shape", "an encoder generates nothing"))
         line = self._with_answer(row) or lines([self._question(row)], self.encoding)[0]
         one_bos(line, self.encoding.bos)
         asked = replace(line, tokens=line.tokens[: line.seam], weights=[0.0] * line.seam)
         if not self._joined:
-            return (
-                as_tree(fitted_sides(asked, self.limit, self.encoding, "prompt"), self.encoding, 0, joined=False).segments[0].tokens
-            )
+            asked = fitted_sides(asked, self.limit, self.encoding, "prompt")
+            return as_tree(asked, self.encoding, 0, joined=False).segments[0].tokens, asked.cut
         over = 0 if self.limit is None else len(asked.tokens) + room - self.limit
         if self.limit is not None and over > 0:
             if self.config.truncate == "refuse":
                 message = f"the prompt has {len(asked.tokens):,} tokens; with {room:,} for the answer, max_tokens is {self.limit:,}"
                 raise RowRefused(refusal_with_sizes("too_long", message, asked))
             asked = without_oldest(asked, over, self.limit)
-        return tuple(asked.tokens)
+        return tuple(asked.tokens), asked.cut
 
     def _with_answer(self, row: Row) -> Line | None:
         """The line of a row that ends with a learned answer, cut as the example is; None when the row cannot be an example."""

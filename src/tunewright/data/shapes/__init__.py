@@ -34,13 +34,15 @@ class Shape(ABC):
     """A layout of columns.
 
     `keys` are alternatives, tried in their order: the columns that must all be there. `optional` columns are read where they
-    stand. A `weak` shape gives way to any other that also fits.
+    stand. A `weak` shape gives way to any other that also fits. One that is not `suggested` reads columns that are no texts, so
+    that from texts with other names it is never guessed.
     """
 
     title: ClassVar[str]
     keys: ClassVar[tuple[tuple[str, ...], ...]]
     optional: ClassVar[tuple[str, ...]] = ()
     weak: ClassVar[bool] = False
+    suggested: ClassVar[bool] = True
 
     def uses(self, record: Mapping[str, Any]) -> tuple[str, ...]:
         """The columns of `record` that this shape reads, required ones first; empty when it is not of this shape."""
@@ -144,7 +146,7 @@ def _nothing_fits(records: Sequence[Record], shapes: Mapping[str, Shape]) -> Dat
     columns = _columns.found(record.value for record in records)
     needs = [f"{name} ({' + '.join(min(shape.keys, key=len))})" for name, shape in shapes.items()]
     shown = ", ".join(f"{name} ({kind})" if kind != "text" else name for name, kind in columns.items()) or "none"
-    hint = _columns.hint(columns, [needed for shape in shapes.values() for needed in shape.keys])
+    hint = _columns.hint(columns, [needed for shape in shapes.values() if shape.suggested for needed in shape.keys])
     return DataError(f"the columns fit no known shape; found: {shown}", where=_file_of(records), allowed=needs, hint=hint)
 
 

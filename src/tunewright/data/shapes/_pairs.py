@@ -29,6 +29,11 @@ def different(chosen: str, rejected: str) -> None:
         raise RowProblem("same_answers", "the chosen and the rejected answer are the same")
 
 
+def prompt_of(value: Any, column: str = "prompt") -> tuple[Message, ...]:
+    """The conversation in a column that holds a text or a list of messages. Raises `RowProblem` for anything else."""
+    return conversation(value) if isinstance(value, str) else messages_of(value, column)
+
+
 def conversation(text: str) -> tuple[Message, ...]:
     """The messages of a text: a "Human: ... Assistant:" transcript is taken apart, any other text is one user message."""
     pieces = _TURN.split(text.strip())

@@ -156,7 +156,12 @@ def _group(record: Record, column: str) -> str:
 def _too_many(problems: Sequence[Problem], good: int, limit: float, where: str) -> DataError:
     total = len(problems) + good
     kinds = ", ".join(f"{count} x {kind}" for kind, count in Counter(problem.kind for problem in problems).most_common())
-    shown = "; ".join(f"{problem.where}: {problem.message}" for problem in problems[:EXAMPLES])
+    alike = Counter(problem.message for problem in problems)
+    firsts = {problem.message: problem for problem in reversed(problems)}
+    shown = "; ".join(
+        f"{firsts[message].where}: {message}" + (f" ({count} rows)" if count > 1 else "")
+        for message, count in list(alike.items())[:EXAMPLES]
+    )
     share = share_text(len(problems), total)
     return DataError(
         f"{len(problems)} of {total} rows cannot be used ({share}, the limit is {100 * limit:g} %): {kinds}. The first: {shown}",

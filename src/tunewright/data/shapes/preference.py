@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from tunewright.data.rows import Message, PreferenceRow
 from tunewright.data.shapes import RowProblem, Shape, rest, text_at
 from tunewright.data.shapes._messages import messages_of, tools_of
-from tunewright.data.shapes._pairs import answer_of, conversation, different, shared_messages, shared_transcript
+from tunewright.data.shapes._pairs import answer_of, conversation, different, prompt_of, shared_messages, shared_transcript
 from tunewright.data.sources import Record
 
 
@@ -30,7 +30,7 @@ class Preference(Shape):
         if isinstance(value["chosen"], list) != isinstance(value["rejected"], list):
             raise RowProblem("wrong_type", "of 'chosen' and 'rejected' one is a list of messages and the other is not")
         if "prompt" in used:
-            messages = _prompt(value["prompt"])
+            messages = prompt_of(value["prompt"])
             chosen, rejected = (_answer(record, key, messages) for key in ("chosen", "rejected"))
         elif isinstance(value["chosen"], list):
             messages, chosen, rejected = shared_messages(value["chosen"], value["rejected"])
@@ -46,12 +46,6 @@ class Preference(Shape):
             where=record.where,
             metadata=rest(record, used),
         )
-
-
-def _prompt(value: Any) -> tuple[Message, ...]:
-    if isinstance(value, str):
-        return conversation(value)
-    return messages_of(value, "prompt")
 
 
 def _answer(record: Record, key: str, prompt: tuple[Message, ...]) -> str:

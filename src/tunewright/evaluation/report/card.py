@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from tunewright.evaluation.report.html import created_text, environment, flat
-from tunewright.evaluation.report.schema import Measure, Report
+from tunewright.evaluation.report.schema import Measure, Report, Subject
 from tunewright.evaluation.report.wording import bare_text, p_text, points, signed, value_text
 from tunewright.models import Kind
 from tunewright.objectives import Task
@@ -36,10 +36,16 @@ def render_card(report: Report) -> str:
         table=[_line(measure) for measure in report.measures],
         settings=[(inline(key), inline(value)) for key, value in flat(report.settings.values)],
         peft_class=_AUTO_CLASSES[report.subject.kind][0],
-        auto_class=_AUTO_CLASSES[report.subject.kind][1],
-        asks=report.subject.task not in ("generation", "text", "preference"),
+        auto_class="AutoModelForMaskedLM" if _fills_in(report.subject) else _AUTO_CLASSES[report.subject.kind][1],
+        fills_in=_fills_in(report.subject),
+        asks=report.subject.task not in ("generation", "text", "preference") or not report.subject.writes,
         inline=inline,
     )  # fmt: skip
+
+
+def _fills_in(subject: Subject) -> bool:
+    """Whether it was tuned to fill in hidden words, with the head of its base."""
+    return subject.task == "text" and subject.kind == "encoder"
 
 
 def front_matter(report: Report) -> dict[str, Any]:
@@ -52,7 +58,7 @@ def front_matter(report: Report) -> dict[str, Any]:
     library = {"peft_adapter": "peft", "full_model": "transformers", "own_adapter": "tunewright"}[subject.weights]
     front |= {
         "library_name": library,
-        "pipeline_tag": _PIPELINES[subject.task],
+        "pipeline_tag": "fill-mask" if _fills_in(subject) else _PIPELINES[subject.task],
         "tags": ["tunewright", subject.method, subject.objective],
     }
     return front

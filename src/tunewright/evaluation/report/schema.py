@@ -70,6 +70,11 @@ class Subject(Strict):
     head: bool = False
     merges: bool = True
 
+    @property
+    def writes(self) -> bool:
+        """Whether it can be asked to go on with a text: what learned hidden parts of texts cannot."""
+        return self.task != "text" or self.kind == "decoder"
+
 
 class Measure(Strict):
     """One metric on one set of rows, before and after. The first measure of the role `task` is the one the verdict is about.

@@ -9,7 +9,7 @@ import numpy as np
 
 from tunewright.core.scores import Score
 from tunewright.metrics import Metric, check_rows
-from tunewright.metrics.statistics.resampling import Weighing, bootstrap_weights, mean_weighing, weighing
+from tunewright.metrics.statistics.resampling import Of, Weighing, bootstrap_weights, mean_weighing, weighing
 
 Z = 1.959963984540054  # the two-sided 95 % point of the normal distribution
 
@@ -47,18 +47,19 @@ def value_score(rows: Sequence[float], seed: int = 0) -> Score:
     return mean_score(rows, seed=seed)
 
 
-def mean_score(values: Sequence[float], weights: Sequence[float] | None = None, seed: int = 0) -> Score:
+def mean_score(values: Sequence[float], weights: Sequence[float] | None = None, seed: int = 0, *, of: Of | None = None) -> Score:
     """The weighted mean of one value a row, `sum(weight x value) / sum(weight)`, with its bootstrap interval.
 
     Args:
         values: the mean of each row (its loss per token, say).
         weights: what each row's mean stands for (its number of tokens); all 1 where not given. Rows of weight 0 are left out.
         seed: of the draws.
+        of: what the number is as a function of the mean (`perplexity` of a loss); the mean itself when not given.
 
     Raises: ValueError when there are no rows, a value is not finite, or no weight is above 0.
     """
     values_N, weights_N = weighted_rows(values, weights)
-    weighed = mean_weighing(values_N, weights_N)
+    weighed = mean_weighing(values_N, weights_N, of)
     value = float(weighed(np.ones((1, len(values_N))))[0])
     low, high = percentiles(weighed, len(values_N), seed)
     return Score(value, min(low, value), max(high, value), len(values_N))

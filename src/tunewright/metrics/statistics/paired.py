@@ -12,6 +12,7 @@ from tunewright.metrics import Metric, check_rows
 from tunewright.metrics.statistics.intervals import Z, weighted_rows
 from tunewright.metrics.statistics.resampling import (
     PERMUTATIONS,
+    Of,
     Weighing,
     bootstrap_weights,
     exchange_weights,
@@ -63,9 +64,14 @@ def compare_rows(base_rows: Sequence[float], tuned_rows: Sequence[float], seed: 
 
 
 def compare_means(
-    base_values: Sequence[float], tuned_values: Sequence[float], weights: Sequence[float] | None = None, seed: int = 0
+    base_values: Sequence[float],
+    tuned_values: Sequence[float],
+    weights: Sequence[float] | None = None,
+    seed: int = 0,
+    *,
+    of: Of | None = None,
 ) -> Difference:
-    """The same for one value a row under each system (losses), weighted as in `mean_score`.
+    """The same for one value a row under each system (losses), weighted and turned into a number as in `mean_score`.
 
     Raises: ValueError when there are no rows, or values or weights are missing or not finite.
     """
@@ -73,7 +79,7 @@ def compare_means(
         raise ValueError(f"{len(base_values)} values of the base for {len(tuned_values)} of the tuned: every row needs both")
     base_N, weights_N = weighted_rows(base_values, weights)
     tuned_N, _ = weighted_rows(tuned_values, weights)
-    weighed = mean_weighing(np.concatenate([base_N, tuned_N]), np.concatenate([weights_N, weights_N]))
+    weighed = mean_weighing(np.concatenate([base_N, tuned_N]), np.concatenate([weights_N, weights_N]), of)
     return _resampled(weighed, len(base_N), seed)
 
 

@@ -19,6 +19,8 @@ _BLOCK = 1 << 21  # weights that stand in memory at once
 
 Weighing = Callable[[np.ndarray], np.ndarray]
 """From weights of the rows, `[R, N]`, to the metric under each draw, `[R]`."""
+Of = Callable[[np.ndarray], np.ndarray]
+"""From means, `[R]`, to the numbers that they are told as, `[R]`; rising."""
 
 
 def weighing(metric: Metric, answers: Sequence[str], references: Sequence[str]) -> Weighing:
@@ -39,15 +41,21 @@ def weighing(metric: Metric, answers: Sequence[str], references: Sequence[str]) 
     return lambda weights_RN: np.array([_measured(metric, answers, references, counts) for counts in weights_RN])
 
 
-def mean_weighing(values_N: np.ndarray, sizes_N: np.ndarray) -> Weighing:
-    """`sum(value x size) / sum(size)` as a function of how often each row counts."""
+def mean_weighing(values_N: np.ndarray, sizes_N: np.ndarray, of: Of | None = None) -> Weighing:
+    """`sum(value x size) / sum(size)`, or what `of` makes of it, as a function of how often each row counts."""
     table_NK = np.stack([values_N * sizes_N, sizes_N], axis=1)
 
     def weighed(weights_RN: np.ndarray) -> np.ndarray:
         totals_RK = weights_RN @ table_NK
-        return totals_RK[:, 0] / totals_RK[:, 1]
+        means_R = totals_RK[:, 0] / totals_RK[:, 1]
+        return means_R if of is None else of(means_R)
 
     return weighed
+
+
+def perplexity(losses_R: np.ndarray) -> np.ndarray:
+    """exp(loss), for `mean_weighing`; a loss beyond 700 nats is as good as infinite and stays a number."""
+    return np.exp(np.minimum(losses_R, 700.0))
 
 
 def _measured(metric: Metric, answers: Sequence[str], references: Sequence[str], counts_N: np.ndarray) -> float:
