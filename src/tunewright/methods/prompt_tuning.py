@@ -42,7 +42,7 @@ class PromptTuning(Method):
     Raises: `ConfigurationError` where the virtual tokens leave no room in the context, or a text is missing or not used.
     """
 
-    default_learning_rate: ClassVar[float] = 3e-2
+    default_learning_rate: ClassVar[float] = 1e-1
     starts_at_base: ClassVar[bool] = False
     peft_type: ClassVar[str | None] = "PROMPT_TUNING"
 
