@@ -5,9 +5,9 @@ with AVX-512: 230 against 510 GFLOP/s on two cores). `mkldnn::_linear_pointwise`
 plain tensors in either orientation and needs no second copy of the weights. Which one serves is measured once a machine and
 remembered; both give float32 sums, in another order.
 
-oneDNN keeps the code that it makes for each shape, and few steps have the same shapes: by itself it keeps that of 1,024 (170 MB more
-after 16 steps of a small model than with 64). Those that the blocks of one step share are enough: to make the others again cost a
-step 0.5 %, within the noise, and 10 % with 4.
+oneDNN keeps the code that it makes for each shape, and few steps have the same shapes: by itself it keeps that of 1,024 (170 MB
+more after 16 steps of a small model than with 64). Those that the blocks of one step share are enough: to make the others again
+cost a step 0.5 %, within the noise, and 10 % with 4.
 """
 
 from __future__ import annotations
