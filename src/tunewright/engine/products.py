@@ -4,10 +4,6 @@ torch multiplies float32 matrices with MKL, which on processors of other makers 
 with AVX-512: 230 against 510 GFLOP/s on two cores). `mkldnn::_linear_pointwise`, which torch.compile uses for its layers, takes
 plain tensors in either orientation and needs no second copy of the weights. Which one serves is measured once a machine and
 remembered; both give float32 sums, in another order.
-
-oneDNN keeps the code that it makes for each shape, and few steps have the same shapes: by itself it keeps that of 1,024 (170 MB
-more after 16 steps of a small model than with 64). Those that the blocks of one step share are enough: to make the others again
-cost a step 0.5 %, within the noise, and 10 % with 4.
 """
 
 from __future__ import annotations
@@ -20,10 +16,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import Parameter
 
-from tunewright.core.surroundings import set_default
 from tunewright.engine.measured import fastest, remembered
-
-set_default("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "48")  # read at its first product
 
 CLEARLY = 1.2  # times faster before oneDNN takes over: the same machine should come to the same answer every time
 SMALL = 1 << 18  # multiplications below which a call costs more than its arithmetic

@@ -9,6 +9,7 @@ from tunewright.core.errors import ConfigurationError
 from tunewright.graders.string_check import StringCheck
 from tunewright.objectives.dpo import DPO
 from tunewright.objectives.grpo import GRPO
+from tunewright.objectives.masked_language_modeling import MaskedLanguageModeling
 from tunewright.training.aids.sense import require_sensible
 from tunewright.training.aids.settings import EWC, Aids, Order
 from tunewright.training.settings import Training
@@ -74,3 +75,10 @@ def test_a_policy_compares_its_own_passes(aids: Aids, where: str):
         require_sensible(aids, policy)
     require_sensible(aids, DPO())
     require_sensible(Aids(l2_to_base=1, order=Order(kind="easy_first")), policy)
+
+
+def test_hidden_words_are_scored_where_r_drop_does_not_hear():
+    objective = MaskedLanguageModeling()
+    with pytest.raises(ConfigurationError, match=r"training\.aids\.r_drop: hidden words"):
+        require_sensible(Aids(r_drop=1), objective)
+    require_sensible(Aids(neftune=5, l2_to_base=1), objective)

@@ -10,6 +10,9 @@ from tunewright.training.aids.settings import Aids
 
 def require_sensible(aids: Aids, objective: Objective) -> None:
     """Raise `ConfigurationError` for aids that the objective alone rules out."""
+    if objective.own_head and aids.r_drop:
+        problem = "hidden words are scored by the base's own head, whose passes R-Drop does not hear"
+        raise ConfigurationError(problem, where="training.aids.r_drop", hint="Leave it out; the other aids are possible.")
     if not isinstance(objective, PolicyObjective):
         return
     by_loss = aids.order.kind != "shuffled" and aids.order.by == "loss"
