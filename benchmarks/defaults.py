@@ -4,6 +4,9 @@ Each method is run at its default rate and then at rates that are 3, 9, 27 ... t
 step up is not, at lower ones likewise. Everything else stays as it is. Judged on validation rows, so that the test rows of a later
 comparison have chosen nothing. A default is good where it is within 2 points of the best. With `--rows` and `--validation-rows`,
 that many rows are drawn from DATA with a fixed seed. What stands in `--out` is not run again.
+
+With `--default-rate` no other rate is tried: for settings of one method side by side, such as ranks and initialisations
+(`--methods '[{name: lora, rank: 4}, {name: lora, rank: 64}]'`).
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ import argparse
 import json
 import multiprocessing
 import random
+import re
 import sys
 import tempfile
 import time
@@ -33,12 +37,14 @@ class Sweep(NamedTuple):
         title: the method's name, with its settings where it has some.
         words: everything behind `tunewright tune` but the learning rate and the name.
         monitor: the measure that is compared, on validation.
+        furthest: steps of a factor of 3 on each side of the default rate, at most.
     """
 
     title: str
     words: tuple[str, ...]
     monitor: str
     folder: Path
+    furthest: int = FURTHEST
 
     def quality(self, rate: float | None) -> tuple[float, float | None]:
         """One run: its learning rate (the default one for None), and its best validation value; None where it diverged."""
@@ -46,7 +52,7 @@ class Sweep(NamedTuple):
         from tunewright.core.errors import DivergedError
         from tunewright.finetune import finetune
 
-        place = self.folder / f"{self.title}-{rate}".replace("/", "-")
+        place = self.folder / re.sub(r"[^\w.-]+", "-", f"{self.title} {rate}")
         words = [*self.words, "--folder", str(place.parent), "--name", place.name, "--training.monitor", self.monitor]
         run = parse(words if rate is None else [*words, "--learning-rate", str(rate)]).run()
         try:
@@ -70,7 +76,7 @@ class Sweep(NamedTuple):
         default, value = self.quality(None)
         found = {0: value}
         best, power = 0, 1
-        while abs(power) <= FURTHEST and power not in found:
+        while abs(power) <= self.furthest and power not in found:
             found[power] = self.quality(float(f"{default * 3.0**power:.2g}"))[1]
             if self.better(found[power], found[best]):
                 best, power = power, power + (1 if power > 0 else -1)
@@ -93,6 +99,7 @@ def asked() -> argparse.Namespace:
     parser.add_argument("--rows", type=int, help="training rows, drawn from DATA; all but those of the splits when not given")
     parser.add_argument("--validation-rows", type=int, default=600, help="with --rows: validation rows, drawn from DATA")
     parser.add_argument("--jobs", type=int, default=1, help="methods at once, one thread each")
+    parser.add_argument("--default-rate", action="store_true", help="try no other rate")
     parser.add_argument("--out", type=Path)
     parser.epilog = "Flags of `tunewright tune` may follow behind --"
     words = [*sys.argv[1:], "--"]
@@ -123,9 +130,13 @@ def sweeps(one: argparse.Namespace, folder: Path) -> list[Sweep]:
     for method in yaml.safe_load(text):
         settings = dict(method) if isinstance(method, dict) else {"name": method}
         name = settings.pop("name")
-        flags = [part for key, value in settings.items() for part in (f"--method.{key}", json.dumps(value))]
+        flags = [
+            part
+            for key, value in settings.items()
+            for part in (f"--method.{key}", value if isinstance(value, str) else json.dumps(value))
+        ]
         title = " ".join([name, *(f"{key}={value}" for key, value in settings.items())])
-        found.append(Sweep(title, (*common, "--method", name, *flags), one.monitor, folder))
+        found.append(Sweep(title, (*common, "--method", name, *flags), one.monitor, folder, 0 if one.default_rate else FURTHEST))
     return found
 
 

@@ -49,6 +49,13 @@ def test_the_best_stands_first_and_failures_last(comparison: Comparison) -> None
     assert full["forgot"] == "+0.1"
 
 
+@pytest.mark.parametrize(("share", "text"), [(1.0, "100 %"), (0.097, "9.7 %"), (0.00123, "0.12 %"), (0.0996, "10 %")])
+def test_a_share_is_written_in_two_digits_and_never_in_powers(comparison: Comparison, share: float, text: str) -> None:
+    entry = Compared("full", Full(), {0: trial(0.8, share=share)}, {})
+    heads, rows = page.rows_of(comparison._replace(entries=[entry]))
+    assert rows[0][heads.index("share")] == text
+
+
 def test_less_is_better_where_it_is() -> None:
     low, high = (Compared(str(v), Full(), {0: trial(v, higher_is_better=False)}, {}) for v in (0.2, 0.4))
     assert page.ranked([high, low]) == [low, high]

@@ -9,7 +9,7 @@ from tunewright.core.seeds import derive
 from tunewright.data.forest import Segment, Tree
 from tunewright.engine import batch as layouts
 from tunewright.engine.linear import LoRAAdapter, load_on
-from tunewright.engine.narrow import WORTH_IT, Narrow
+from tunewright.engine.narrow import WORTH_IT, Narrow, recurring
 from tunewright.engine.network import use_layout
 from tunewright.models import Model
 from tunewright.models.lanes import Lane
@@ -117,6 +117,17 @@ def test_lanes_are_counted_in_rows(cut: tuple[int, ...]):
         for name in [name for name, gradient in tuned[1].items() if not gradient.any()]:
             del tuned[1][name]
     assert_same(whole, narrowed)
+
+
+@pytest.mark.parametrize(("read", "number"), [(255, 255), (256, 256), (257, 288), (1000, 1024), (1025, 1088), (1090, 1091)])
+def test_the_number_of_rows_recurs(read: int, number: int):
+    """Long lists are filled up with rows that nobody asked for, as far as there are any."""
+    positions = max(number, 1091)
+    asked = torch.randperm(positions, generator=torch.Generator().manual_seed(0))[:read]
+    rows = recurring(torch.cat([asked, asked[:5]]), positions)
+    assert len(rows) == number
+    assert rows.equal(rows.unique())
+    assert set(asked.tolist()) <= set(rows.tolist())
 
 
 @pytest.mark.parametrize(("names", "narrowed"), [(None, False), ({"attention.query"}, True)])

@@ -6,6 +6,7 @@ from tunewright.core.errors import ConfigurationError
 from tunewright.methods.full import Full
 from tunewright.methods.head import Head
 from tunewright.methods.lora import LoRA
+from tunewright.methods.selective import Selective
 from tunewright.objectives.dpo import DPO
 from tunewright.training.settings import Training
 from tunewright.training.settle import settle, total_steps
@@ -32,6 +33,11 @@ def test_batches_and_epochs_follow_the_rows(rows: int, batch: int, epochs: int):
         (800_000_000, LoRA(), 5e-4),
         (10**12, LoRA(), 2.5e-4),
         (1, LoRA(), 4e-3),
+        (12_500_000, LoRA(), 2e-3),
+        (12_500_000, Full(), 2e-4),  # by the power 2/3 below 100 million, and by 1/3 above
+        (800_000_000, Full(), 2.5e-5),
+        (12_500_000, Selective(), 4e-4),
+        (1, Full(), 8e-4),
     ],
 )
 def test_the_rate_follows_method_and_size(parameters: int, method, rate: float):
@@ -52,7 +58,8 @@ def test_an_objective_on_pairs_takes_smaller_steps_unless_a_rate_is_given():
 def test_a_new_head_learns_at_a_rate_of_its_own_whatever_the_method(method):
     found = settle(Training(), method, rows=100, parameters=100_000_000, new_head=True)
     assert found.training.head_learning_rate == Head.default_learning_rate
-    assert found.training.learning_rate == method.default_learning_rate
+    assert found.training.learning_rate == method.default_learning_rate / (2 if method.steep_rate else 1)
+    assert ("half under a new head" in found.reasons["training.learning_rate"]) == method.steep_rate
     assert "a new head" in found.reasons["training.head_learning_rate"]
     assert settle(Training(), method, rows=100, parameters=100_000_000).training.head_learning_rate is None
 

@@ -20,6 +20,11 @@ WIDTH, ROW, LEFT, TOP = 920, 34, 190, 40
 PANEL, GAP = 170, 18  # width of the narrow panels, and the space between panels
 
 
+def _share_text(share: float) -> str:
+    """Per cent with two digits; whole ones from 10 on, so that all is not `1e+02 %`."""
+    return f"{100 * share:.0f} %" if share >= 0.0995 else f"{100 * share:.2g} %"
+
+
 class Column(NamedTuple):
     """One cost: its title, its value in a trial, how it is written, and whether its axis counts powers of ten."""
 
@@ -31,7 +36,7 @@ class Column(NamedTuple):
 
 COLUMNS = (
     Column("trained", lambda trial: trial.parameters, count_text, powers=True),
-    Column("share", lambda trial: trial.share, lambda value: f"{100 * value:.2g} %"),
+    Column("share", lambda trial: trial.share, _share_text),
     Column("memory", lambda trial: trial.peak_memory, bytes_text),
     Column("s / 1k", lambda trial: trial.seconds_per_thousand, lambda value: f"{value:.3g}"),
     Column("on disk", lambda trial: trial.bytes, bytes_text),

@@ -32,6 +32,11 @@ NOTHING: Begins = MappingProxyType({})
 GRAINS = ((256, 1), (1024, 32), (math.inf, 64))
 
 
+def spare(rows: int) -> int:
+    """How many rows fill `rows` up to a number that recurs."""
+    return -rows % next(grain for most, grain in GRAINS if rows < most)
+
+
 @dataclass(frozen=True)
 class Batch:
     """One forward pass worth of trees, as tensors.
@@ -219,11 +224,11 @@ def forest(trees: Sequence[Tree], begins: Begins = NOTHING, *, joined: bool = Fa
                 roots[tree.tuning] = row.put(ahead, 0, ()), len(row.tokens) - 1
             put(found, row, tree, ahead, roots[tree.tuning])
         owned.append((tree.tuning, len(row.tokens) - began))
-    spare = -len(row.tokens) % next(grain for most, grain in GRAINS if len(row.tokens) < most)
-    if spare:
+    filling = spare(len(row.tokens))
+    if filling:
         # A token of the row and not a fixed one: some families warn where they meet a padding token and no mask.
-        row.put((next(token for token in row.tokens if token >= 0),) * spare, 0, ())
-        owned.append((trees[-1].tuning, spare))
+        row.put((next(token for token in row.tokens if token >= 0),) * filling, 0, ())
+        owned.append((trees[-1].tuning, filling))
     return replace(
         found.batch(torch.tensor([row.tokens], dtype=torch.long), torch.tensor([row.positions], dtype=torch.long)),
         layout=Layout(tuple(row.lengths), tuple(row.paths)),

@@ -29,7 +29,7 @@ from tunewright.engine.beside import Beside
 from tunewright.engine.head import language_head
 from tunewright.engine.loss import Loss, weighted_cross_entropy
 from tunewright.engine.members import Accumulated, Member
-from tunewright.engine.narrow import Narrow
+from tunewright.engine.narrow import Narrow, recurring
 from tunewright.engine.network import LayoutName, hold_in_bfloat16, pad_of, start_of, use_layout
 from tunewright.engine.optimizers import Optimizer
 from tunewright.engine.prefix.frozen import FrozenPrefix
@@ -223,7 +223,7 @@ class Engine:
             given = {"input_ids": batch.tokens_BT, "position_ids": positions, "forest": batch.layout, **self._quiet()}
         else:
             given = {"input_ids": batch.tokens_BT, "attention_mask": batch.mask_BT, **self._quiet()}
-        rows_N = torch.unique(needed_N) if needed_N is not None and self.probed.narrows else None
+        rows_N = recurring(needed_N, batch.tokens_BT.numel()) if needed_N is not None and self.probed.narrows else None
 
         def narrowed() -> BaseModelOutput:
             with self.narrow.to(rows_N):

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx, once_differentiable
 
 from tunewright.engine.around import Around, Forward
+from tunewright.engine.batch import spare
 from tunewright.engine.changes.host import Changes, changes_on
 from tunewright.engine.linear.carrying import Carrying
 from tunewright.models import Model
@@ -28,6 +29,23 @@ from tunewright.models.sites import blocks_of, roles
 WORTH_IT = 0.75  # share of the positions above which gathering and scattering eat what narrower products save
 TOLERANCE = 2e-4  # of the largest value, as in the probe
 Part = Literal["whole", "entry", "exit"]  # narrowed by itself, or the first and the last layer of a narrowed stretch
+
+
+def recurring(needed_N: Tensor, positions: int) -> Tensor:
+    """The flat positions that somebody reads, sorted and each once, and so many others that their number recurs (`batch.GRAINS`).
+
+    The others are computed as well as any; what nobody reads gets no gradient.
+
+    Args:
+        positions: how many there are.
+    """
+    rows_N = torch.unique(needed_N)
+    filling = spare(len(rows_N)) if rows_N.device.type == "cpu" else 0
+    if not filling:
+        return rows_N
+    read_T = torch.zeros(positions, dtype=torch.bool).index_fill_(0, rows_N, True)
+    others = (~read_T).nonzero().flatten()[:filling]
+    return torch.cat([rows_N, others]).sort().values
 
 
 class Narrow:

@@ -157,6 +157,9 @@ class Method(Strict, ABC):
 
     default_learning_rate: ClassVar[float]
     """For a base of 100 million parameters; `training.settle` scales it."""
+    steep_rate: ClassVar[bool] = False
+    """Whether the rate grows faster where a base is small, and is half under a new head, as for what moves its weights or
+    scales what is there (docs/methods.md has the sweeps)."""
     starts_at_base: ClassVar[bool] = True
     """Whether an untrained tuning computes what the base computes."""
     layouts: ClassVar[tuple[str, ...]] = ("forest", "padded", "sequence_to_sequence")

@@ -37,7 +37,7 @@ class Positions(Strict):
 class ReFT(Method):
     """Changes hidden states behind chosen blocks, within a subspace of few dimensions, at the first and last tokens of a prompt."""
 
-    default_learning_rate: ClassVar[float] = 4e-3
+    default_learning_rate: ClassVar[float] = 1.5e-3
     starts_at_base: ClassVar[bool] = False  # the published starting values are random on both sides of the change
 
     rank: int = Field(default=8, ge=1, le=64, description="dimensions of the subspace")

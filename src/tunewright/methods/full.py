@@ -23,6 +23,7 @@ class Full(Method):
     """
 
     default_learning_rate: ClassVar[float] = 5e-5
+    steep_rate: ClassVar[bool] = True
 
     def attach(self, model: Model, seed: int) -> WeightsTuning:
         """Mark every weight as trained."""

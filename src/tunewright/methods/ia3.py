@@ -41,6 +41,7 @@ class IA3(Method):
     """
 
     default_learning_rate: ClassVar[float] = 1e-2
+    steep_rate: ClassVar[bool] = True
     peft_type: ClassVar[str | None] = "IA3"
 
     targets: tuple[str, ...] = Field(

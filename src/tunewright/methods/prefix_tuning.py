@@ -39,6 +39,7 @@ class PrefixTuning(Method):
     starts_at_base: ClassVar[bool] = False
     layouts: ClassVar[tuple[str, ...]] = ("forest", "padded")
     peft_type: ClassVar[str | None] = "PREFIX_TUNING"
+    steep_rate: ClassVar[bool] = True
 
     virtual_tokens: int = Field(default=20, ge=1, le=MOST, description="how many keys and values stand in front of a text")
     init: Start = Field(
@@ -51,7 +52,7 @@ class PrefixTuning(Method):
     @property
     def default_learning_rate(self) -> float:  # pyright: ignore[reportIncompatibleVariableOverride]
         """Keys and values themselves want large steps; a network that makes them wants smaller ones."""
-        return 5e-3 if self.projection else 1e-1
+        return 5e-3 if self.projection else 2e-2
 
     @model_validator(mode="after")
     def _text_is_used(self) -> PrefixTuning:

@@ -42,7 +42,8 @@ class VeRA(Method):
     Raises: `ConfigurationError` for a target that matches nothing, also when others match.
     """
 
-    default_learning_rate: ClassVar[float] = 3e-2
+    default_learning_rate: ClassVar[float] = 1e-2
+    steep_rate: ClassVar[bool] = True
     peft_type: ClassVar[str | None] = "VERA"
 
     rank: int = Field(default=256, ge=1, le=16384, description="inner width of the shared matrices; costs few parameters")

@@ -28,8 +28,10 @@ def settle(training: Training, method: Method, *, rows: int, parameters: int, ne
         pace: what the objective multiplies the method's rate by.
 
     The learning rate is the method's rate at 100 million parameters times (1e8 / parameters)^(1/3), within a factor of 4: smaller
-    networks take larger steps. A new head has the rate of the method `head`, whatever else is trained: it starts from nothing, and
-    at a rate that is right for weights that know something already it would hardly move (docs/methods.md has the measurement).
+    networks take larger steps. Below that size methods of `steep_rate` want larger ones still, by the power 2/3 and within a factor
+    of 16, and half as large ones under a new head, which does most of the learning and pulls at them while it is random.
+    A new head has the rate of the method `head`, whatever else is trained: it starts from nothing, and at a rate that is right for
+    weights that know something already it would hardly move. docs/methods.md has the measurements.
     Batches and epochs aim at a few hundred optimizer steps; early stopping ends what is too long.
 
     Raises:
@@ -39,8 +41,10 @@ def settle(training: Training, method: Method, *, rows: int, parameters: int, ne
     chosen: dict[str, float | int] = {}
     size = f"on {count_text(parameters)} parameters"
     if training.learning_rate is None:
-        chosen["learning_rate"] = rate = _scaled(method.default_learning_rate * pace, parameters)
-        slower = "" if pace == 1 else f", times {pace:g} for the objective"
+        halved = method.steep_rate and new_head
+        scaled = _scaled(method.default_learning_rate * pace, parameters, steep=method.steep_rate)
+        chosen["learning_rate"] = rate = _two_digits(scaled / 2 if halved else scaled)
+        slower = ("" if pace == 1 else f", times {pace:g} for the objective") + (", half under a new head" if halved else "")
         reasons["training.learning_rate"] = f"{rate:.2g}: {type(method).__name__} {size}{slower}"
     if training.head_learning_rate is not None and not new_head:
         raise ConfigurationError(
@@ -50,7 +54,7 @@ def settle(training: Training, method: Method, *, rows: int, parameters: int, ne
         )
     if new_head and training.head_learning_rate is None:
         given = training.learning_rate if isinstance(method, Head) else None  # nothing but the head is trained: it is meant
-        rate = _scaled(Head.default_learning_rate, parameters) if given is None else given
+        rate = _two_digits(_scaled(Head.default_learning_rate, parameters)) if given is None else given
         chosen["head_learning_rate"] = rate
         reasons["training.head_learning_rate"] = f"{rate:.2g}: a new head {size}"
     if training.batch_size is None:
@@ -64,9 +68,14 @@ def settle(training: Training, method: Method, *, rows: int, parameters: int, ne
     return Settled(training.model_copy(update=chosen), method, reasons)
 
 
-def _scaled(rate: float, parameters: int) -> float:
-    """A rate at 100 million parameters as one at `parameters`, to two digits."""
-    return float(f"{rate * min(4.0, max(0.25, (1e8 / max(1, parameters)) ** (1 / 3))):.2g}")
+def _scaled(rate: float, parameters: int, steep: bool = False) -> float:
+    """A rate at 100 million parameters as one at `parameters`."""
+    smaller = min(64.0, max(1 / 64, 1e8 / max(1, parameters)))
+    return rate * smaller ** (2 / 3 if steep and smaller > 1 else 1 / 3)
+
+
+def _two_digits(rate: float) -> float:
+    return float(f"{rate:.2g}")
 
 
 def total_steps(training: Training, rows: int, updates: int = 1) -> int:
