@@ -163,3 +163,6 @@ def test_a_stack_promises_what_all_of_its_parts_do():
     assert not Stack(parts=(LOW, SOFT)).starts_at_base
     assert Stack(parts=(LOW, PrefixTuning())).layouts == ("forest", "padded")
     assert Stack(parts=(SOFT, LOW)).default_learning_rate == LOW.default_learning_rate
+    assert Stack(parts=(SOFT, LOW)).rate_under_new_head == LOW.rate_under_new_head < SOFT.rate_under_new_head
+    assert Stack(parts=(PrefixTuning(), PrefixTuning())).steep_rate
+    assert not Stack(parts=(PrefixTuning(), LOW)).steep_rate

@@ -58,8 +58,8 @@ def test_an_objective_on_pairs_takes_smaller_steps_unless_a_rate_is_given():
 def test_a_new_head_learns_at_a_rate_of_its_own_whatever_the_method(method):
     found = settle(Training(), method, rows=100, parameters=100_000_000, new_head=True)
     assert found.training.head_learning_rate == Head.default_learning_rate
-    assert found.training.learning_rate == method.default_learning_rate / (2 if method.steep_rate else 1)
-    assert ("half under a new head" in found.reasons["training.learning_rate"]) == method.steep_rate
+    assert found.training.learning_rate == pytest.approx(method.default_learning_rate * method.rate_under_new_head)
+    assert ("under a new head" in found.reasons["training.learning_rate"]) == (method.rate_under_new_head != 1)
     assert "a new head" in found.reasons["training.head_learning_rate"]
     assert settle(Training(), method, rows=100, parameters=100_000_000).training.head_learning_rate is None
 

@@ -158,8 +158,9 @@ class Method(Strict, ABC):
     default_learning_rate: ClassVar[float]
     """For a base of 100 million parameters; `training.settle` scales it."""
     steep_rate: ClassVar[bool] = False
-    """Whether the rate grows faster where a base is small, and is half under a new head, as for what moves its weights or
-    scales what is there (docs/methods.md has the sweeps)."""
+    """Whether the rate grows faster where a base is small, as it does for what moves its weights or scales what is there."""
+    rate_under_new_head: ClassVar[float] = 1.0
+    """What the rate is multiplied by where a new head does most of the learning, and pulls at the body while it is random."""
     starts_at_base: ClassVar[bool] = True
     """Whether an untrained tuning computes what the base computes."""
     layouts: ClassVar[tuple[str, ...]] = ("forest", "padded", "sequence_to_sequence")

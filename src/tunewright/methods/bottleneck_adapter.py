@@ -48,7 +48,7 @@ class BottleneckAdapter(Method):
     kind: Literal["sequential", "parallel"] = Field(
         default="sequential", description="computed from a sub-layer's output, or from its input"
     )
-    scale: float | None = Field(default=None, gt=0, le=1e3, description="factor of the change; 4 for parallel, 1 for sequential")
+    scale: float | None = Field(default=None, gt=0, le=1e3, description="factor of the change; 1 when not given (He et al. take 4 for parallel)")
     layer_norm: bool = Field(default=False, description="a layer norm of its own in front of the down-projection")
     halves: tuple[Half, ...] = Field(default=HALVES, min_length=1, description="of an encoder-decoder: encoder, decoder or both")
     blocks: tuple[int, ...] | None = Field(
@@ -69,7 +69,7 @@ class BottleneckAdapter(Method):
         """Put an adapter on every place meant, beside those of tunings that stand there already, and freeze the base."""
         from tunewright.engine.changes import Bottleneck, Spot
 
-        scale = self.scale if self.scale is not None else 4.0 if self.kind == "parallel" else 1.0
+        scale = 1.0 if self.scale is None else self.scale
         spots = {}
         for place, (path, source) in _places(model, blocks_at(model, self.blocks, self.halves), self.where).items():
             change = Bottleneck(

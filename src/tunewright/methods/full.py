@@ -24,6 +24,7 @@ class Full(Method):
 
     default_learning_rate: ClassVar[float] = 5e-5
     steep_rate: ClassVar[bool] = True
+    rate_under_new_head: ClassVar[float] = 0.5
 
     def attach(self, model: Model, seed: int) -> WeightsTuning:
         """Mark every weight as trained."""

@@ -42,6 +42,7 @@ class IA3(Method):
 
     default_learning_rate: ClassVar[float] = 1e-2
     steep_rate: ClassVar[bool] = True
+    rate_under_new_head: ClassVar[float] = 0.5
     peft_type: ClassVar[str | None] = "IA3"
 
     targets: tuple[str, ...] = Field(

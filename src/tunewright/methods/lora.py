@@ -48,12 +48,15 @@ class LoRA(Method):
     """
 
     default_learning_rate: ClassVar[float] = 1e-3
+    rate_under_new_head: ClassVar[float] = 0.3
     peft_type: ClassVar[str | None] = "LORA"
 
     rank: int | None = Field(
         default=None, ge=1, le=16384, description="inner width of the change; by the number of rows when not given"
     )
-    alpha: float | None = Field(default=None, gt=0, le=1e5, description="scale times rank; 2 * rank when not given")
+    alpha: float | None = Field(
+        default=None, gt=0, le=1e5, description="scale times rank; 32 at every rank when not given, 8 if `rank_stabilized`"
+    )
     dropout: float = Field(default=0.0, ge=0, lt=1, description="probability of dropping an input of A")
     targets: tuple[str, ...] = Field(default=("linear",), min_length=1, description="sites, module names or patterns")
     rank_stabilized: bool = Field(default=False, description="scale by alpha / sqrt(rank) instead of alpha / rank")
@@ -110,8 +113,10 @@ class LoRA(Method):
         return self.scale_of(self.width, self.alpha)
 
     def scale_of(self, rank: int, alpha: float | None) -> float:
-        """What B A x is multiplied by at a rank; an alpha of None is twice the rank."""
-        return (2.0 * rank if alpha is None else alpha) / (rank**0.5 if self.rank_stabilized else rank)
+        """What B A x is multiplied by at a rank. Without an alpha it is 2 at rank 16 and less above: one rate serves all."""
+        if alpha is None:
+            alpha = 8.0 if self.rank_stabilized else 32.0
+        return alpha / (rank**0.5 if self.rank_stabilized else rank)
 
     def attach(self, model: Model, seed: int) -> LoRATuning:
         """Put an adapter on every target, beside those of tunings that stand there already, and freeze the base."""

@@ -40,6 +40,7 @@ class PrefixTuning(Method):
     layouts: ClassVar[tuple[str, ...]] = ("forest", "padded")
     peft_type: ClassVar[str | None] = "PREFIX_TUNING"
     steep_rate: ClassVar[bool] = True
+    rate_under_new_head: ClassVar[float] = 0.5
 
     virtual_tokens: int = Field(default=20, ge=1, le=MOST, description="how many keys and values stand in front of a text")
     init: Start = Field(

@@ -48,6 +48,7 @@ class Selective(Method):
 
     default_learning_rate: ClassVar[float] = 1e-4
     steep_rate: ClassVar[bool] = True
+    rate_under_new_head: ClassVar[float] = 0.5
 
     kinds: tuple[str, ...] = Field(default=(), description="bias, norm, embedding, attention, mlp, head: any mix to start from")
     train: tuple[str, ...] = Field(default=(), description="patterns of weight names to start from; all when nothing is named")

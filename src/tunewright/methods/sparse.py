@@ -55,6 +55,7 @@ class Sparse(Method):
 
     default_learning_rate: ClassVar[float] = 1e-3
     steep_rate: ClassVar[bool] = True
+    rate_under_new_head: ClassVar[float] = 0.5
 
     share: float = Field(default=0.005, gt=0, le=1, description="of the entries of the chosen kinds that is trained")
     by: Literal["fisher", "gradient", "gradient_times_weight", "weight"] = Field(

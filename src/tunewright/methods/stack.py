@@ -63,6 +63,16 @@ class Stack(Method):
         return min(part.default_learning_rate for part in self.parts)
 
     @property
+    def steep_rate(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Whether every part's is."""
+        return all(part.steep_rate for part in self.parts)
+
+    @property
+    def rate_under_new_head(self) -> float:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """The smallest of the parts'."""
+        return min(part.rate_under_new_head for part in self.parts)
+
+    @property
     def starts_at_base(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
         """Whether every part does."""
         return all(part.starts_at_base for part in self.parts)

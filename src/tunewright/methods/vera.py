@@ -44,6 +44,7 @@ class VeRA(Method):
 
     default_learning_rate: ClassVar[float] = 1e-2
     steep_rate: ClassVar[bool] = True
+    rate_under_new_head: ClassVar[float] = 0.5
     peft_type: ClassVar[str | None] = "VERA"
 
     rank: int = Field(default=256, ge=1, le=16384, description="inner width of the shared matrices; costs few parameters")

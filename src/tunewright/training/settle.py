@@ -29,7 +29,7 @@ def settle(training: Training, method: Method, *, rows: int, parameters: int, ne
 
     The learning rate is the method's rate at 100 million parameters times (1e8 / parameters)^(1/3), within a factor of 4: smaller
     networks take larger steps. Below that size methods of `steep_rate` want larger ones still, by the power 2/3 and within a factor
-    of 16, and half as large ones under a new head, which does most of the learning and pulls at them while it is random.
+    of 16. Under a new head it is the method's `rate_under_new_head` times as large.
     A new head has the rate of the method `head`, whatever else is trained: it starts from nothing, and at a rate that is right for
     weights that know something already it would hardly move. docs/methods.md has the measurements.
     Batches and epochs aim at a few hundred optimizer steps; early stopping ends what is too long.
@@ -41,10 +41,13 @@ def settle(training: Training, method: Method, *, rows: int, parameters: int, ne
     chosen: dict[str, float | int] = {}
     size = f"on {count_text(parameters)} parameters"
     if training.learning_rate is None:
-        halved = method.steep_rate and new_head
-        scaled = _scaled(method.default_learning_rate * pace, parameters, steep=method.steep_rate)
-        chosen["learning_rate"] = rate = _two_digits(scaled / 2 if halved else scaled)
-        slower = ("" if pace == 1 else f", times {pace:g} for the objective") + (", half under a new head" if halved else "")
+        beside = method.rate_under_new_head if new_head else 1.0
+        chosen["learning_rate"] = rate = _two_digits(
+            _scaled(method.default_learning_rate * pace * beside, parameters, steep=method.steep_rate)
+        )
+        slower = ("" if pace == 1 else f", times {pace:g} for the objective") + (
+            "" if beside == 1 else f", times {beside:g} under a new head"
+        )
         reasons["training.learning_rate"] = f"{rate:.2g}: {type(method).__name__} {size}{slower}"
     if training.head_learning_rate is not None and not new_head:
         raise ConfigurationError(
