@@ -64,7 +64,7 @@ def llama_by_hand(model: Model, own: dict[str, Tensor], method: BottleneckAdapte
     positions = torch.arange(ids.shape[1])[None]
     rotary = body.rotary_emb(hidden, positions)
     mask = torch.full((ids.shape[1],) * 2, float("-inf")).triu(1)[None, None]
-    scale = method.scale or 1.0
+    scale = method.scale
     for number, block in enumerate(body.layers):
         for place, norm, layer in (
             ("attention", block.input_layernorm, lambda x, block=block: block.self_attn(x, rotary, mask)[0]),

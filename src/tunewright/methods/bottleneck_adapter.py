@@ -48,7 +48,7 @@ class BottleneckAdapter(Method):
     kind: Literal["sequential", "parallel"] = Field(
         default="sequential", description="computed from a sub-layer's output, or from its input"
     )
-    scale: float | None = Field(default=None, gt=0, le=1e3, description="factor of the change; 1 when not given (He et al. take 4 for parallel)")
+    scale: float = Field(default=1.0, gt=0, le=1e3, description="factor of the change (He et al. take 4 for `parallel`)")
     layer_norm: bool = Field(default=False, description="a layer norm of its own in front of the down-projection")
     halves: tuple[Half, ...] = Field(default=HALVES, min_length=1, description="of an encoder-decoder: encoder, decoder or both")
     blocks: tuple[int, ...] | None = Field(
@@ -69,13 +69,12 @@ class BottleneckAdapter(Method):
         """Put an adapter on every place meant, beside those of tunings that stand there already, and freeze the base."""
         from tunewright.engine.changes import Bottleneck, Spot
 
-        scale = 1.0 if self.scale is None else self.scale
         spots = {}
         for place, (path, source) in _places(model, blocks_at(model, self.blocks, self.halves), self.where).items():
             change = Bottleneck(
                 (model.width, self.inner(model.width)),
                 self.activation,
-                scale,
+                self.scale,
                 derive(seed, "bottleneck", place),
                 norm=self.layer_norm,
             )
