@@ -231,7 +231,7 @@ def forest(trees: Sequence[Tree], begins: Begins = NOTHING, *, joined: bool = Fa
         owned.append((trees[-1].tuning, filling))
     return replace(
         found.batch(torch.tensor([row.tokens], dtype=torch.long), torch.tensor([row.positions], dtype=torch.long)),
-        layout=Layout(tuple(row.lengths), tuple(row.paths)),
+        layout=Layout(tuple(row.lengths), tuple(row.paths), filled=bool(filling)),
         lanes=_lanes(owned),
     )
 

@@ -38,11 +38,13 @@ class Layout:
     Args:
         lengths: tokens of each segment, in the order in which they stand in the row.
         paths: for each segment, the indexes of its ancestors from the root down (empty for a root).
+        filled: whether the last segment only fills the row up to a length that recurs, and nobody reads it.
         kept: what attention has derived from this layout; see `derived`.
     """
 
     lengths: tuple[int, ...]
     paths: tuple[tuple[int, ...], ...]
+    filled: bool = False
     kept: dict[Hashable, object] = field(default_factory=dict, compare=False, repr=False)
 
     def derived(self, key: Hashable, make: Callable[[], Made]) -> Made:

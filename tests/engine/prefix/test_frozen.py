@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from tunewright.core.seeds import derive
+from tunewright.data.forest import Segment, Tree
 from tunewright.engine.engine import Engine
 from tunewright.engine.prefix.frozen import FrozenPrefix, Place, fill, freeze
 from tunewright.engine.settings import Cache
@@ -293,3 +294,26 @@ def test_the_account_is_a_sentence(tmp_path: Path):
         for _ in range(4):
             frozen.hidden(batch, lambda: engine.hidden(batch))
     assert frozen.counts.sentence().startswith("50 % of the states")
+
+
+def test_rows_that_are_filled_up_are_read_in_any_company(tmp_path: Path):
+    """What fills a row up depends on which trees met in it; no state of it is needed to read theirs."""
+    engine = ready("llama")
+    drawn = torch.randint(5, 90, (4, 180), generator=torch.Generator().manual_seed(0)).tolist()
+    trees = [
+        Tree((Segment(tuple(tokens[:length]), None, (0.0,) * (length - 9) + (1.0,) * 9),))
+        for tokens, length in zip(drawn, (130, 141, 155, 180), strict=True)
+    ]
+    kept, none = freeze(engine, Cache(folder=tmp_path)), freeze(engine, Cache(when="off"))
+    assert kept is not None
+    assert none is not None
+    first = [engine.collate([trees[one] for one in pair]) for pair in ((0, 1), (2, 3))]
+    second = [engine.collate([trees[one] for one in pair]) for pair in ((0, 2), (3, 1))]
+    assert all(batch.layout is not None and batch.layout.filled for batch in (*first, *second))
+    assert len({batch.layout.lengths[-1] for batch in (*first, *second) if batch.layout is not None}) > 1
+    gradients(engine, through(kept, engine, first), 2)
+    found = gradients(engine, through(kept, engine, second), 2)
+    assert kept.counts.read == sum(len(tree.segments[0].tokens) for tree in (trees[3], trees[1]))  # the first was compared
+    plain = gradients(engine, through(none, engine, second), 2)
+    for one, other in zip(found, plain, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)

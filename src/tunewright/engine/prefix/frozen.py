@@ -133,7 +133,7 @@ class FrozenPrefix:
         found_TD = self.cache.read(digests) if self.cache is not None else None
         if found_TD is not None and self._compared:
             self.counts.read += len(found_TD)
-            return found_TD[None].to(batch.tokens_BT.device)
+            return _filled(found_TD, batch.layout.total)[None].to(batch.tokens_BT.device)
         state_1TD = self._computed(batch, run)
         if not self._began:
             self._open(mode, state_1TD)
@@ -143,8 +143,8 @@ class FrozenPrefix:
         if found_TD is not None:
             self._compare(found_TD, state_1TD)
             if self._compared:  # the stored one, so that it makes no difference which batch is the first of a process
-                return found_TD[None].to(state_1TD)
-        self.cache.add(digests, batch.layout.lengths, state_1TD[0])
+                return _filled(found_TD, batch.layout.total)[None].to(state_1TD)
+        self.cache.add(digests, batch.layout.lengths[: len(digests)], state_1TD[0])
         return state_1TD
 
     def _computed(self, batch: Batch, run: Callable[[], object]) -> Tensor:
@@ -162,7 +162,7 @@ class FrozenPrefix:
 
     def _compare(self, found_TD: Tensor, state_1TD: Tensor) -> None:
         assert self.cache is not None
-        state_TD, stored_TD = state_1TD[0].to(found_TD.device).float(), found_TD.float()
+        state_TD, stored_TD = state_1TD[0, : len(found_TD)].to(found_TD.device).float(), found_TD.float()
         # Token by token: a few tokens of large bases have states a thousand times the others' and would hide them.
         distance = float(((stored_TD - state_TD).norm(dim=1) / state_TD.norm(dim=1).clamp_min(1e-9)).max())
         self._compared = distance <= CLOSE.get(self._computed_in, CLOSE_IN_HALF)
@@ -207,6 +207,11 @@ def fill(frozen: FrozenPrefix, engine: Engine, batches: Iterable[Batch]) -> None
     with engine.autocast():
         for batch in batches:
             frozen.keep(batch, lambda batch=batch: engine.hidden(batch))
+
+
+def _filled(read_TD: Tensor, total: int) -> Tensor:
+    """What was read, and behind it as many of its own states again as fill the row up: what stands there reaches nobody."""
+    return read_TD if len(read_TD) == total else torch.cat([read_TD, read_TD[: total - len(read_TD)]])
 
 
 def _by_place(prefix: Prefix) -> str:

@@ -62,13 +62,15 @@ def name_of(key: Key) -> str:
 def path_digests(batch: Batch) -> list[bytes]:
     """For each segment of a forest batch, 16 bytes that stand for its own tokens and those of its ancestors, in order.
 
-    A segment's position follows from the path; what else the state depends on stands in the key.
+    A segment's position follows from the path; what else the state depends on stands in the key. One that only fills the row up has
+    none: which it is depends on the rows that happened to meet, and nobody reads it.
     """
     assert batch.layout is not None
+    counted = len(batch.layout.lengths) - batch.layout.filled
     tokens_T = batch.tokens_BT[0].cpu().contiguous().numpy().data
     digests: list[bytes] = []
     start = 0
-    for length, path in zip(batch.layout.lengths, batch.layout.paths, strict=True):
+    for length, path in zip(batch.layout.lengths[:counted], batch.layout.paths[:counted], strict=True):
         parent = digests[path[-1]] if path else b""
         digests.append(hashlib.blake2b(tokens_T[start : start + length], digest_size=16, key=parent).digest())
         start += length
