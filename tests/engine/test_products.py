@@ -172,15 +172,6 @@ def test_small_products_ask_nobody(asked: list[int]):
     assert len(asked) == 1
 
 
-def test_a_single_row_asks_nobody(asked: list[int]):
-    wide = drawn(INNER, products.SMALL)
-    found = affine(drawn(1, 1, INNER), wide, None)
-    assert not asked
-    close(found[0], torch.mm(drawn(1, 1, INNER)[0], wide))
-    affine(drawn(1, 2, INNER), wide, None)
-    assert len(asked) == 1
-
-
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
 def test_other_numbers_are_left_to_torch(dtype: torch.dtype, asked: list[int]):
     x, weight_OI, bias_O = (value.to(dtype) for value in (drawn(*LARGE), drawn(OUTER, INNER), drawn(OUTER)))
