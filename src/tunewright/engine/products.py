@@ -52,8 +52,6 @@ def _large_float32(left_MK: Tensor, right_KN: Tensor) -> bool:
         left_MK.dtype is torch.float32
         and right_KN.dtype is torch.float32
         and left_MK.numel() * right_KN.shape[1] > SMALL
-        and left_MK.numel()
-        > left_MK.shape[-1]  # a single row is no work but reading the weights: torch's own is 1.2 to 3 times as fast
         and left_MK.device.type == "cpu"
         and type(right_KN) is Tensor
         and not torch.compiler.is_compiling()
