@@ -55,7 +55,7 @@ class LoRA(Method):
         default=None, ge=1, le=16384, description="inner width of the change; by the number of rows when not given"
     )
     alpha: float | None = Field(
-        default=None, gt=0, le=1e5, description="scale times rank; 32 at every rank when not given, 8 if `rank_stabilized`"
+        default=None, gt=0, le=1e5, description="scale times rank; when not given 2 * rank, and 32 from rank 16 on"
     )
     dropout: float = Field(default=0.0, ge=0, lt=1, description="probability of dropping an input of A")
     targets: tuple[str, ...] = Field(default=("linear",), min_length=1, description="sites, module names or patterns")
@@ -113,10 +113,11 @@ class LoRA(Method):
         return self.scale_of(self.width, self.alpha)
 
     def scale_of(self, rank: int, alpha: float | None) -> float:
-        """What B A x is multiplied by at a rank. Without an alpha it is 2 at rank 16 and less above: one rate serves all."""
+        """What B A x is multiplied by at a rank. Without an alpha it is 2 up to rank 16 and less above: one rate serves all."""
+        inner = rank**0.5 if self.rank_stabilized else rank
         if alpha is None:
-            alpha = 8.0 if self.rank_stabilized else 32.0
-        return alpha / (rank**0.5 if self.rank_stabilized else rank)
+            return min(2.0, (8.0 if self.rank_stabilized else 32.0) / inner)
+        return alpha / inner
 
     def attach(self, model: Model, seed: int) -> LoRATuning:
         """Put an adapter on every target, beside those of tunings that stand there already, and freeze the base."""
