@@ -138,7 +138,14 @@ class Terminal:
         self.handle, other = pty.openpty()
         environment = {**os.environ, "COLUMNS": "100", "LINES": "40", "TERM": "xterm"}
         self.process = subprocess.Popen(
-            [sys.executable, "-c", PIPE, *CALL], cwd=folder, stdin=other, stdout=other, stderr=other, env=environment
+            [sys.executable, "-c", PIPE, *CALL],
+            cwd=folder,
+            stdin=other,
+            stdout=other,
+            stderr=other,
+            env=environment,
+            # Who runs the tests in the background of a shell has interrupts ignored, and a child inherits that.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         os.close(other)
         self.seen = ""
