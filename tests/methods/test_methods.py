@@ -48,6 +48,9 @@ def test_scale():
     assert LoRA(rank=4).scale == 2
     assert LoRA(rank=4, alpha=4).scale == 1
     assert LoRA(rank=4, alpha=8, rank_stabilized=True).scale == 4
+    assert LoRA(rank=16).scale == LoRA(rank=16, rank_stabilized=True).scale == 2
+    assert LoRA(rank=64).scale == 0.5
+    assert LoRA(rank=64, rank_stabilized=True).scale == 1
     assert LoRA(targets="linear").targets == ("linear",)
 
 

@@ -55,7 +55,7 @@ class LoRA(Method):
         default=None, ge=1, le=16384, description="inner width of the change; by the number of rows when not given"
     )
     alpha: float | None = Field(
-        default=None, gt=0, le=1e5, description="scale times rank; when not given 2 * rank, and 32 from rank 16 on"
+        default=None, gt=0, le=1e5, description="scale times rank; when not given the scale is 2 up to rank 16 and falls above"
     )
     dropout: float = Field(default=0.0, ge=0, lt=1, description="probability of dropping an input of A")
     targets: tuple[str, ...] = Field(default=("linear",), min_length=1, description="sites, module names or patterns")
